@@ -1,0 +1,1 @@
+"""How a request arrives: the HTTP API."""

@@ -1,0 +1,1 @@
+"""How a person arrives: the `cvmstop` command."""

@@ -1,0 +1,1 @@
+"""Alembic's migrations. Make one with `alembic revision --autogenerate`; see docs/operations.md."""

@@ -1,0 +1,33 @@
+"""Run migrations on the database of `CVMSTOP_DATABASE_URL`."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import Connection
+
+from shared.database import make_engine
+from shared.settings import load_settings
+from shared.tables import Base
+
+
+LOCK = 0x63766D73
+"""Number of the advisory lock that lets one migration run at a time ("cvms" in ASCII)."""
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the schema up in one transaction, one process at a time."""
+    context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
+    with context.begin_transaction():
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+        context.run_migrations()
+
+
+given: Connection | None = context.config.attributes.get("connection")
+if given is not None:
+    migrate(given)
+else:
+    engine = make_engine(load_settings(), application="migrate")
+    with engine.connect() as own:
+        migrate(own)
+    engine.dispose()

@@ -1,0 +1,1 @@
+"""What a batch and a stop are: settings, tables, state changes, services."""

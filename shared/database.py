@@ -1,0 +1,145 @@
+"""The engine, transactions, and whether the schema is the one this program needs."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session
+
+from shared.exceptions import DatabaseUnavailableError, SchemaError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from alembic.config import Config
+    from sqlalchemy import Engine
+
+    from shared.settings import Settings
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+"""Where Alembic's scripts are."""
+
+MIGRATE_COMMAND = "cvmstop migrate"
+"""The command that brings a schema up."""
+
+
+def make_engine(settings: Settings, *, application: str) -> Engine:
+    """Make the engine of one process.
+
+    Parameters
+    ----------
+    settings
+        Gives the URL, the pool's size and every time-out.
+    application
+        Name that PostgreSQL shows for the connections (`application_name`).
+    """
+    url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql+psycopg")
+    milliseconds = int(settings.database_timeout * 1000)
+    return create_engine(
+        url,
+        pool_size=settings.database_pool_size,
+        max_overflow=0,
+        pool_timeout=settings.database_timeout,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={
+            "application_name": f"cvmstop-{application}",
+            # libpq counts in whole seconds and takes less than 2 as 2.
+            "connect_timeout": max(2, round(settings.database_timeout)),
+            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
+            f" -c idle_in_transaction_session_timeout={milliseconds * 6} -c timezone=UTC",
+        },
+    )
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Session]:
+    """One transaction: commits when the block ends, rolls back when it raises.
+
+    Only the edge (a route, a task, a command) opens one; nothing below it commits.
+
+    Raises
+    ------
+    DatabaseUnavailableError
+        The database does not answer, or not in time. Nothing was written, unless the connection
+        broke during the commit itself: then that is not known.
+    """
+    with translate_outages(), Session(engine) as session, session.begin():
+        yield session
+
+
+@contextmanager
+def translate_outages() -> Iterator[None]:
+    """Turn the driver's many ways to say 'no database' into one.
+
+    Raises
+    ------
+    DatabaseUnavailableError
+        For each of them. A query that is wrong stays what it is.
+    """
+    try:
+        yield
+    except PoolTimeoutError as error:
+        msg = "no database connection became free in time"
+        raise DatabaseUnavailableError(msg) from error
+    except (OperationalError, InterfaceError) as error:
+        msg = "the database does not answer"
+        raise DatabaseUnavailableError(msg) from error
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        msg = "the database connection broke"
+        raise DatabaseUnavailableError(msg) from error
+
+
+def alembic_config() -> Config:
+    """Alembic's configuration; there is no ini file."""
+    from alembic.config import Config  # noqa: PLC0415 - only where it is used: it takes 0.1 s
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def schema_problem(session: Session) -> str | None:
+    """Say what is wrong with the schema, and the command that mends it; None when it is current."""
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415 - as above
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - as above
+
+    wanted = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    found = MigrationContext.configure(session.connection()).get_current_revision()
+    if found == wanted:
+        return None
+    if found is None:
+        return f"the database has no cvmstop schema yet: run `{MIGRATE_COMMAND}`"
+    return (
+        f"the database's schema is at revision {found}, this version needs {wanted}:"
+        f" run `{MIGRATE_COMMAND}` from this version, or start the version that made it"
+    )
+
+
+def require_current_schema(engine: Engine) -> None:
+    """Refuse to go on with another schema than this program's.
+
+    Raises
+    ------
+    SchemaError
+        The schema is missing, older or newer; the message names the command that brings it up.
+    DatabaseUnavailableError
+        The database does not answer.
+    """
+    with transaction(engine) as session:
+        problem = schema_problem(session)
+    if problem:
+        raise SchemaError(problem)
+
+
+def ping(session: Session) -> None:
+    """Ask the database for an answer."""
+    session.execute(text("SELECT 1"))

@@ -1,0 +1,1 @@
+"""Enums and frozen values of the domain; no I/O."""

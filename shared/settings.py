@@ -1,0 +1,171 @@
+"""Settings: environment variables named `CVMSTOP_…`, read once at the edge, frozen afterwards.
+
+Durations are seconds. Secrets are `SecretStr`, so that no repr or log shows them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.exceptions import SettingsError
+
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+SettingsT = TypeVar("SettingsT", bound="BrokerSettings")
+
+ENV_PREFIX = "CVMSTOP_"
+"""Every setting's environment variable is this and the field's name in capitals."""
+
+
+class BrokerSettings(BaseSettings):
+    """What a process that only talks to the broker needs (Flower needs no database)."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
+
+    broker_url: SecretStr
+    """`redis://[:password@]host:port/db` (Redis or Valkey, 6.2 or newer) or `amqp://…`."""
+
+    broker_timeout: float = Field(default=0.5, gt=0, le=5)
+    """Longest wait for one network step of a send, connect and answer each (I7: about a second)."""
+
+    log_format: Literal["console", "json"] = "console"
+    """How log lines look; `json` for machines."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least level that is logged."""
+
+
+class Settings(BrokerSettings):
+    """What the API, the workers and the administration commands need."""
+
+    database_url: SecretStr
+    """`postgresql://user:password@host:port/name`; PostgreSQL 15 or newer."""
+
+    sealing_keys: SecretStr
+    """Keys that seal host credentials: Fernet keys, comma separated, the newest first.
+
+    `cvmstop keys sealing-key` prints one. Older keys stay behind the new one until everything
+    that they sealed has been sealed again.
+    """
+
+    database_pool_size: int = Field(default=20, ge=1)
+    """Connections that one process keeps open at most."""
+
+    database_timeout: float = Field(default=5.0, gt=0)
+    """Longest wait for a connection from the pool, for connecting, and for one statement."""
+
+    max_body_bytes: int = Field(default=65_536, ge=1_024)
+    """Largest request body. 50 ids of a reasonable length take about 1 KiB."""
+
+    stop_deadline: float = Field(default=900.0, gt=0)
+    """A stop that is not confirmed this long after it was accepted fails, with the last reason."""
+
+    stop_max_failures: int = Field(default=5, ge=1)
+    """A stop fails when the host has answered it with this many transient errors."""
+
+    retry_backoff: float = Field(default=2.0, gt=0)
+    """Wait after the first transient failure; doubles each time, with jitter."""
+
+    retry_backoff_max: float = Field(default=60.0, gt=0)
+    """Longest wait between two tries."""
+
+    lease: float = Field(default=75.0, gt=0)
+    """A claimed stop whose worker has not settled it by then is given to another worker."""
+
+    turn_limit: float = Field(default=60.0, gt=0)
+    """Longest time that one turn may spend on a host, all calls together."""
+
+    host_connect_timeout: float = Field(default=3.0, gt=0)
+    """Longest wait for a connection to a VM host."""
+
+    host_query_timeout: float = Field(default=10.0, gt=0)
+    """Longest wait for a host's whole answer to a question (GetInfo, Status, Version)."""
+
+    host_stop_timeout: float = Field(default=35.0, gt=0)
+    """Longest wait for a host's whole answer to StopVm.
+
+    StopVm blocks up to 15 s for a VM with a swtpm (dstack 0.6.0, `vm_launcher.rs`), so that at
+    least 30 s are wanted.
+    """
+
+    look_seconds: float = Field(default=4.0, ge=0)
+    """After a force stop, a turn looks this long for the VM to be down before it lets go."""
+
+    look_interval: float = Field(default=0.25, gt=0)
+    """Wait between two looks within a turn."""
+
+    confirm_interval: float = Field(default=2.0, gt=0)
+    """Wait before the first turn that comes back to confirm; doubles each time."""
+
+    confirm_interval_max: float = Field(default=15.0, gt=0)
+    """Longest wait between two turns that come back to confirm."""
+
+    reissue_after: float = Field(default=30.0, gt=0)
+    """A VM still `stopping` this long after the last force stop is sent another one."""
+
+    restart_guard: float = Field(default=21.0, ge=0)
+    """A VM that was `exited` is looked at again this long after it was seen stopped.
+
+    dstack-vmm restarts exited VMs every 20 s (`[cvm.auto_restart]` interval), and a restart that
+    was already under way outlives the stop.
+    """
+
+    breaker_threshold: int = Field(default=3, ge=1)
+    """A host's breaker opens after this many unreachable answers in a row."""
+
+    breaker_cooldown: float = Field(default=10.0, gt=0)
+    """An open breaker lets one stop through this long after the last failure."""
+
+    dispatch_interval: float = Field(default=1.0, gt=0)
+    """How often the dispatcher looks for stops that are due."""
+
+    resend_after: float = Field(default=5.0, gt=0)
+    """A due stop is sent again when it was sent this long ago and nobody has claimed it."""
+
+    @model_validator(mode="after")
+    def _bounds_fit(self) -> Self:
+        if self.turn_limit >= self.lease:
+            msg = "CVMSTOP_TURN_LIMIT must be shorter than CVMSTOP_LEASE, or turns overlap"
+            raise ValueError(msg)
+        return self
+
+
+def load_settings() -> Settings:
+    """Read all settings from the environment.
+
+    Raises
+    ------
+    SettingsError
+        Names each variable that is missing or wrong; never shows a value.
+    """
+    return _load(Settings)
+
+
+def load_broker_settings() -> BrokerSettings:
+    """Read the broker's part of the settings from the environment.
+
+    Raises
+    ------
+    SettingsError
+        Names each variable that is missing or wrong; never shows a value.
+    """
+    return _load(BrokerSettings)
+
+
+def _load(kind: type[SettingsT]) -> SettingsT:
+    try:
+        return kind()
+    except ValidationError as error:
+        raise SettingsError([_describe(problem) for problem in error.errors()]) from None
+
+
+def _describe(problem: ErrorDetails) -> str:
+    name = "".join(f"{ENV_PREFIX}{part}".upper() for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{name} is not set"
+    return f"{name}: {problem['msg']}" if name else problem["msg"].removeprefix("Value error, ")

@@ -1,0 +1,1 @@
+"""Every SELECT and UPDATE, as verbs. Nothing here commits."""

@@ -1,0 +1,20 @@
+"""The tables, as SQLAlchemy maps them. Migrations are made from these."""
+
+from shared.tables.access import ApiKey, Membership, User, Workspace
+from shared.tables.base import Base
+from shared.tables.inventory import Cvm, VmHost
+from shared.tables.stops import StopAttempt, StopBatch, StopTask
+
+
+__all__ = [
+    "ApiKey",
+    "Base",
+    "Cvm",
+    "Membership",
+    "StopAttempt",
+    "StopBatch",
+    "StopTask",
+    "User",
+    "VmHost",
+    "Workspace",
+]

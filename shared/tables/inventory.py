@@ -1,0 +1,64 @@
+"""What there is to stop: VM hosts and the CVMs on them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.tables.base import Base, CreatedAt, RandomId, RowNumber
+
+
+class VmHost(Base):
+    """A machine that runs CVMs, and how to reach what manages them."""
+
+    __tablename__ = "vm_hosts"
+    __table_args__ = (CheckConstraint("max_concurrent_stops > 0", name="cap"),)
+
+    id: Mapped[RandomId]
+    name: Mapped[str] = mapped_column(unique=True)
+    driver: Mapped[str]
+    """Name of the driver: `dstack`."""
+    address: Mapped[str]
+    """What the driver connects to: `http://host:port`, `https://host:port` or `unix:/path`."""
+    sealed_credentials: Mapped[bytes | None]
+    """A `HostCredentials`, sealed with `CVMSTOP_SEALING_KEYS`."""
+    max_concurrent_stops: Mapped[int]
+    """The host's cap: how many stops may run on it at once."""
+    unreachable_count: Mapped[int] = mapped_column(server_default=text("0"))
+    """Unreachable answers in a row; at the breaker's threshold the breaker is open."""
+    breaker_open_until: Mapped[datetime | None]
+    """Until then no stop is claimed here; afterwards one at a time, until one gets through."""
+    last_error: Mapped[str | None]
+    """The last unreachable answer, for `cvmstop hosts list`."""
+    created_at: Mapped[CreatedAt]
+
+
+class Cvm(Base):
+    """One confidential VM."""
+
+    __tablename__ = "cvms"
+    __table_args__ = (
+        UniqueConstraint("vm_host_id", "vm_uuid"),
+        CheckConstraint("vm_uuid IS NULL OR vm_host_id IS NOT NULL", name="vm_has_host"),
+        Index(None, "workspace_id", "hash_id"),
+    )
+
+    id: Mapped[RowNumber]
+    hash_id: Mapped[str] = mapped_column(unique=True)
+    """The public id, `cvm_…`; opaque."""
+    name: Mapped[str]
+    workspace_id: Mapped[UUID] = mapped_column(ForeignKey("workspaces.id"))
+    vm_host_id: Mapped[UUID | None] = mapped_column(ForeignKey("vm_hosts.id"))
+    vm_uuid: Mapped[str | None]
+    """The VM's id on its host; null while there is none."""
+    status: Mapped[str]
+    """As last seen: dstack-vmm's words, or `unknown`."""
+    in_progress: Mapped[bool] = mapped_column(server_default=text("false"))
+    """True exactly while an operation on the CVM is open (I3)."""
+    gpu_rental_order: Mapped[str | None]
+    """The GPU rental order that manages the CVM; such a CVM is never stopped from here."""
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]

@@ -1,0 +1,1 @@
+"""How a message arrives: the Celery app, its tasks, and the VM host drivers."""

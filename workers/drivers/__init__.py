@@ -1,0 +1,1 @@
+"""How each kind of VM host is spoken to."""
