@@ -4,13 +4,18 @@ CvmstopError
 ├── SettingsError           an environment variable is missing or wrong
 ├── SchemaError             the database's schema is not this program's
 ├── DatabaseUnavailableError the database does not answer
+├── BrokerUnavailableError  the broker did not take a message in time
 ├── AuthenticationError     no key, or a key that is not valid now            401
 ├── TooManyCvmsError        more ids in a request than a batch may have       400
 ├── InvalidCursorError      a page's cursor was not made by this API          400
 ├── IdempotencyMismatchError a key was used before, with another body         422
 ├── NotFoundError           no such thing, or not in the caller's workspace   404
 ├── NameTakenError          something of that name is there already
+├── InvalidValueError       a name or a text that cannot be taken
+├── AmbiguousHintError      more than one API key begins like that
+├── KeyNotAllowedError      a user may not have a key for that workspace
 ├── ImportRefusedError      a file has bad lines; nothing of it was imported
+├── StackError              a server of the embedded stack cannot be started
 └── SealError               a sealed value cannot be opened with these keys
 
 `slug` is for programs, the message for people: it says what to do.
@@ -58,6 +63,13 @@ class DatabaseUnavailableError(CvmstopError):
     status_code = 503
 
 
+class BrokerUnavailableError(CvmstopError):
+    """The broker did not take a message, or not in time. Whether it got it is not known."""
+
+    slug = "broker_unavailable"
+    status_code = 503
+
+
 class AuthenticationError(CvmstopError):
     """No API key, or one that is unknown, expired or revoked. Which of them is not told."""
 
@@ -100,6 +112,27 @@ class NameTakenError(CvmstopError):
     status_code = 409
 
 
+class InvalidValueError(CvmstopError):
+    """A name or a text that cannot be taken: too long, or with characters that are not allowed."""
+
+    slug = "invalid_value"
+    status_code = 422
+
+
+class AmbiguousHintError(CvmstopError):
+    """More than one API key begins with the hint that was given."""
+
+    slug = "ambiguous_hint"
+    status_code = 409
+
+
+class KeyNotAllowedError(CvmstopError):
+    """A user may not have an API key for a workspace: revoked, or not a member of it."""
+
+    slug = "key_not_allowed"
+    status_code = 409
+
+
 class ImportRefusedError(CvmstopError):
     """A file has bad lines. Nothing of it was imported.
 
@@ -115,6 +148,12 @@ class ImportRefusedError(CvmstopError):
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
         super().__init__("\n".join(problems))
+
+
+class StackError(CvmstopError):
+    """A server of the embedded stack (`cvmstop up`) cannot be started."""
+
+    slug = "stack"
 
 
 class SealError(CvmstopError):

@@ -33,6 +33,9 @@ class BrokerSettings(BaseSettings):
     broker_timeout: float = Field(default=0.5, gt=0, le=5)
     """Longest wait for one network step of a send, connect and answer each (I7: about a second)."""
 
+    dispatch_interval: float = Field(default=1.0, gt=0)
+    """How often the dispatcher looks for stops that are due."""
+
     log_format: Literal["console", "json"] = "console"
     """How log lines look; `json` for machines."""
 
@@ -120,9 +123,6 @@ class Settings(BrokerSettings):
 
     breaker_cooldown: float = Field(default=10.0, gt=0)
     """An open breaker lets one stop through this long after the last failure."""
-
-    dispatch_interval: float = Field(default=1.0, gt=0)
-    """How often the dispatcher looks for stops that are due."""
 
     resend_after: float = Field(default=5.0, gt=0)
     """A due stop is sent again when it was sent this long ago and nobody has claimed it."""

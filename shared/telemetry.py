@@ -14,8 +14,16 @@ if TYPE_CHECKING:
 
     from shared.settings import BrokerSettings
 
-QUIET_LOGGERS = ("httpx", "httpcore", "uvicorn.access")
-"""Loggers of libraries that repeat, request by request, what our own lines say."""
+QUIET_LOGGERS = (
+    "httpx",
+    "httpcore",
+    "uvicorn.access",
+    "alembic",
+    "celery.worker.strategy",
+    "celery.app.trace",
+    "celery.beat",
+)
+"""Loggers of libraries that repeat, request by request or task by task, what our own lines say."""
 
 
 def configure_logging(settings: BrokerSettings) -> None:

@@ -98,6 +98,7 @@ def upgrade() -> None:
     sa.Column('workspace_id', sa.UUID(), nullable=False),
     sa.Column('user_id', sa.UUID(), nullable=False),
     sa.Column('api_key_id', sa.UUID(), nullable=False),
+    sa.Column('by_admin', sa.Boolean(), nullable=False),
     sa.Column('request_id', sa.Text(), nullable=False),
     sa.Column('total', sa.Integer(), nullable=False),
     sa.Column('stopped', sa.Integer(), nullable=False),

@@ -41,6 +41,8 @@ class StopBatch(Base):
     """The workspace of the key that asked."""
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
     api_key_id: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id"))
+    by_admin: Mapped[bool]
+    """An admin asked: CVMs of any workspace may be in it, so that only admins may see it."""
     request_id: Mapped[str]
     total: Mapped[int]
     stopped: Mapped[int]

@@ -1,0 +1,58 @@
+"""From a failure to an answer. Every answer is JSON with `detail`; none shows a traceback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from shared.exceptions import AuthenticationError, CvmstopError
+
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+
+log = structlog.get_logger(__name__)
+
+RETRY_AFTER = "2"
+"""Seconds that a client should wait after a 503: PostgreSQL restarts in about one."""
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Register every handler."""
+    app.add_exception_handler(CvmstopError, _answer_known)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(Exception, _answer_unexpected)
+
+
+def _answer_known(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, CvmstopError)  # noqa: S101 - tells mypy what the registration says
+    headers: dict[str, str] = {}
+    if isinstance(error, AuthenticationError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.status_code == 503:
+        headers["Retry-After"] = RETRY_AFTER
+        log.warning("request refused", reason=error.slug, error=str(error))
+    detail = str(error) if error.status_code != 500 else "internal error"
+    return JSONResponse({"detail": detail}, status_code=error.status_code, headers=headers)
+
+
+def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
+    """Answer in FastAPI's shape, without echoing the input back."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
+    problems = [
+        {"loc": list(problem["loc"]), "msg": problem["msg"], "type": problem["type"]}
+        for problem in error.errors()
+    ]
+    return JSONResponse({"detail": problems}, status_code=422)
+
+
+def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("request broke", exc_info=error)
+    request_id = getattr(request.state, "request_id", None)
+    return JSONResponse(
+        {"detail": "internal error; the server's log has it", "request_id": request_id},
+        status_code=500,
+    )

@@ -1,0 +1,72 @@
+"""The ASGI application: `uvicorn --factory api.main:create_app`, or `cvmstop api`."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from api.errors import add_error_handlers
+from api.middleware import BodyLimit, RequestContext
+from api.openapi import describe
+from api.parts import make_api_parts
+from api.routes import batch_stop, batches, health, stop_tasks
+from shared.database import require_current_schema
+from shared.settings import Settings, load_settings
+
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+TAGS = [
+    {
+        "name": "CVMs",
+        "description": "Confidential Virtual Machine (CVM) lifecycle management",
+    },
+    {"name": "Batches", "description": "What was asked, and how far it is"},
+    {"name": "Stop tasks", "description": "Every stop, with every try and what the host said"},
+    {"name": "Health", "description": "For load balancers"},
+]
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Make the application.
+
+    Parameters
+    ----------
+    settings
+        Read from the environment when not given.
+
+    Raises
+    ------
+    SettingsError
+        A setting is missing or wrong.
+    """
+    parts = make_api_parts(settings or load_settings())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        """Refuse to start on a schema that is not current."""
+        require_current_schema(parts.engine)
+        yield
+        parts.close()
+
+    app = FastAPI(
+        title="cvmstop",
+        version="0.1.0",
+        lifespan=lifespan,
+        openapi_tags=TAGS,
+        redirect_slashes=False,
+        # Their pages load scripts from elsewhere. The document itself is at /openapi.json.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.parts = parts
+    app.add_middleware(BodyLimit, max_bytes=parts.settings.max_body_bytes)
+    app.add_middleware(RequestContext)
+    add_error_handlers(app)
+    for routes in (batch_stop, batches, stop_tasks, health):
+        app.include_router(routes.router)
+    describe(app)
+    return app

@@ -1,0 +1,38 @@
+"""The one place that wires an API process together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shared.broker import Broker, make_celery
+from shared.database import make_engine
+
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from shared.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiParts:
+    """What one API process has, for its whole life; used by all of its threads."""
+
+    settings: Settings
+    engine: Engine
+    broker: Broker
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.broker.close()
+        self.engine.dispose()
+
+
+def make_api_parts(settings: Settings) -> ApiParts:
+    """Wire an API process together; nothing is connected to yet."""
+    return ApiParts(
+        settings=settings,
+        engine=make_engine(settings, application="api"),
+        broker=Broker(make_celery(settings)),
+    )

@@ -1,0 +1,44 @@
+"""`/api/v1/batches`: what was asked, and how far it is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+
+from api.authenticated_route import AuthenticatedRoute
+from api.dependencies import CurrentCaller, Parts
+from api.schemas import BatchDetail, BatchPage, BatchView, StopTaskView
+from api.views import batch_fields, stop_fields
+from shared.database import transaction
+from shared.services.stop_records import find_batch, list_batches
+
+
+router = APIRouter(prefix="/api/v1/batches", tags=["Batches"], route_class=AuthenticatedRoute)
+
+
+@router.get("", summary="List batches, newest first")
+def list_batches_route(
+    parts: Parts,
+    caller: CurrentCaller,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> BatchPage:
+    """List the batches of the key's workspace; an admin sees everybody's."""
+    with transaction(parts.engine) as session:
+        page = list_batches(session, caller, cursor=cursor, limit=limit)
+        return BatchPage(
+            items=[BatchView(**batch_fields(batch)) for batch in page.items],
+            next_cursor=page.next_cursor,
+        )
+
+
+@router.get("/{batch_id}", summary="One batch, its counts by state, and its stop tasks")
+def get_batch(batch_id: UUID, parts: Parts, caller: CurrentCaller) -> BatchDetail:
+    """Show a batch; 404 for one that the caller may not see."""
+    with transaction(parts.engine) as session:
+        progress, tasks = find_batch(session, caller, batch_id)
+        return BatchDetail(
+            **batch_fields(progress), tasks=[StopTaskView(**stop_fields(task)) for task in tasks]
+        )

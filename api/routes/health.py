@@ -1,0 +1,67 @@
+"""`/health/live` and `/health/ready`: for load balancers and people; no key needed."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+from api.dependencies import Parts
+from shared.database import schema_problem, transaction
+from shared.exceptions import BrokerUnavailableError, DatabaseUnavailableError
+
+
+router = APIRouter(prefix="/health", tags=["Health"])
+
+OK = "ok"
+
+
+class Readiness(StrEnum):
+    """Whether requests are served."""
+
+    READY = "ready"
+    DEGRADED = "degraded"
+    """Stops are accepted and written down; workers hear of them once the broker is back."""
+    UNAVAILABLE = "unavailable"
+    """Requests are answered 503."""
+
+
+class ReadinessView(BaseModel):
+    """Readiness, and what each part says: `ok`, or what is wrong with it."""
+
+    status: Readiness
+    database: str
+    database_schema: str
+    broker: str
+
+
+@router.get("/live", summary="Whether the process answers")
+def live() -> dict[str, str]:
+    """Answer."""
+    return {"status": "live"}
+
+
+@router.get(
+    "/ready",
+    summary="Whether requests are served: 200 when ready or degraded, 503 when not",
+    responses={503: {"model": ReadinessView, "description": "Not served"}},
+)
+def ready(parts: Parts, response: Response) -> ReadinessView:
+    """Ask the database, its schema and the broker; takes two seconds and a half at most."""
+    database = schema = broker = OK
+    try:
+        with transaction(parts.engine) as session:
+            schema = schema_problem(session) or OK
+    except DatabaseUnavailableError as error:
+        database, schema = str(error), "unknown"
+    try:
+        parts.broker.ping()
+    except BrokerUnavailableError as error:
+        broker = str(error)
+    if (database, schema) != (OK, OK):
+        status = Readiness.UNAVAILABLE
+        response.status_code = 503
+    else:
+        status = Readiness.READY if broker == OK else Readiness.DEGRADED
+    return ReadinessView(status=status, database=database, database_schema=schema, broker=broker)

@@ -1,0 +1,72 @@
+"""`/api/v1/stop-tasks`: every stop, with every try and what the host said."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime
+
+from api.authenticated_route import AuthenticatedRoute
+from api.dependencies import CurrentCaller, Parts
+from api.schemas import AttemptView, PlainText, StopTaskDetail, StopTaskPage, StopTaskView
+from api.views import attempt_fields, stop_fields
+from shared.database import transaction
+from shared.models.errors import ErrorCode
+from shared.models.pages import StopFilter
+from shared.models.states import StopState
+from shared.services.stop_records import find_stop, list_stops
+
+
+router = APIRouter(prefix="/api/v1/stop-tasks", tags=["Stop tasks"], route_class=AuthenticatedRoute)
+
+
+@router.get("", summary="List stop tasks, newest first")
+def list_stop_tasks(  # noqa: PLR0913 - FastAPI takes each filter as an argument
+    parts: Parts,
+    caller: CurrentCaller,
+    *,
+    state: Annotated[list[StopState] | None, Query(description="May be repeated")] = None,
+    cvm_id: PlainText | None = None,
+    host: PlainText | None = None,
+    batch_id: UUID | None = None,
+    workspace: PlainText | None = None,
+    error_code: ErrorCode | None = None,
+    accepted_from: Annotated[
+        AwareDatetime | None, Query(description="ISO 8601 with a time zone")
+    ] = None,
+    accepted_before: Annotated[
+        AwareDatetime | None, Query(description="ISO 8601 with a time zone")
+    ] = None,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> StopTaskPage:
+    """List the stop tasks on CVMs of the key's workspace; an admin sees all."""
+    wanted = StopFilter(
+        states=tuple(state or ()),
+        cvm_id=cvm_id,
+        host=host,
+        batch_id=batch_id,
+        workspace=workspace,
+        error_code=error_code,
+        accepted_from=accepted_from,
+        accepted_before=accepted_before,
+    )
+    with transaction(parts.engine) as session:
+        page = list_stops(session, caller, wanted, cursor=cursor, limit=limit)
+        return StopTaskPage(
+            items=[StopTaskView(**stop_fields(record)) for record in page.items],
+            next_cursor=page.next_cursor,
+        )
+
+
+@router.get("/{stop_task_id}", summary="One stop task with every attempt")
+def get_stop_task(stop_task_id: UUID, parts: Parts, caller: CurrentCaller) -> StopTaskDetail:
+    """Show a stop task; 404 for one that the caller may not see."""
+    with transaction(parts.engine) as session:
+        record, attempts = find_stop(session, caller, stop_task_id)
+        return StopTaskDetail(
+            **stop_fields(record),
+            attempt_log=[AttemptView(**attempt_fields(attempt)) for attempt in attempts],
+        )

@@ -1,0 +1,145 @@
+"""What goes over the wire, and nothing else. The first three are the specification's own."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from shared.models.batches import MAX_BATCH
+from shared.models.errors import ErrorCode
+from shared.models.states import AttemptOutcome, PowerState, StopState
+
+
+def _without_nul(text: str) -> str:
+    if "\x00" in text:
+        msg = "must not contain a NUL character"
+        raise ValueError(msg)
+    return text
+
+
+PlainText = Annotated[str, AfterValidator(_without_nul)]
+"""Text that PostgreSQL can hold."""
+
+
+def _as_specified(schema: dict[str, Any]) -> None:
+    """Make the schema the specification's, which does not tell what is checked elsewhere.
+
+    Unknown fields are refused (a misspelt one must not go unnoticed); the 50 are checked by the
+    service, because too many of them are a 400 and not a 422.
+    """
+    del schema["additionalProperties"]
+    schema["properties"]["cvm_ids"]["maxItems"] = MAX_BATCH
+
+
+class BatchStopRequest(BaseModel):
+    """Request to batch stop multiple CVMs."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_as_specified)
+
+    cvm_ids: list[PlainText] = Field(description="List of CVM hash IDs to stop")
+
+
+class BatchStopErrorEntry(BaseModel):
+    """Error detail for a single CVM in batch stop."""
+
+    cvm_id: str = Field(description="Hashed CVM ID")
+    error: str = Field(description="Error message")
+
+
+class BatchStopResponse(BaseModel):
+    """Summary of batch stop operation."""
+
+    total: int = Field(description="Total CVMs requested")
+    stopped: int = Field(description="CVMs successfully scheduled for stop")
+    skipped: int = Field(description="CVMs skipped (in_progress, no vm_uuid, GPU rental managed)")
+    errors: list[BatchStopErrorEntry] = Field(
+        default_factory=list, description="CVMs that failed to stop"
+    )
+
+
+class StopTaskView(BaseModel):
+    """One CVM's stop. `id` is also the id of its Celery task."""
+
+    id: UUID
+    batch_id: UUID
+    cvm_id: str = Field(description="Hashed CVM ID")
+    vm_uuid: str = Field(description="The VM's id on its host, when the stop was accepted")
+    host: str
+    workspace: str
+    request_id: str
+    state: StopState
+    attempts: int = Field(description="How often a worker has claimed it")
+    accepted_at: datetime
+    due_at: datetime = Field(description="When a worker is woken next, while it is open")
+    deadline_at: datetime
+    finished_at: datetime | None
+    worker: str | None = Field(description="The Celery node that claimed it last")
+    error_code: ErrorCode | None
+    error_message: str | None
+
+
+class ExchangeView(BaseModel):
+    """One request to the host and its answer."""
+
+    request: str
+    answer: str
+    seconds: float
+
+
+class AttemptView(BaseModel):
+    """One worker's turn with a stop."""
+
+    number: int
+    worker: str
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: AttemptOutcome
+    power_state: PowerState | None = Field(description="What the host reported last")
+    error_code: ErrorCode | None
+    error_message: str | None
+    exchanges: list[ExchangeView] = Field(description="What was sent, and what the host answered")
+
+
+class StopTaskDetail(StopTaskView):
+    """One CVM's stop with everything that was tried."""
+
+    attempt_log: list[AttemptView]
+
+
+class StopTaskPage(BaseModel):
+    """A page of stop tasks, newest first."""
+
+    items: list[StopTaskView]
+    next_cursor: str | None
+
+
+class BatchView(BaseModel):
+    """One accepted request and how its stops stand."""
+
+    id: UUID
+    workspace: str
+    user: str
+    request_id: str
+    accepted_at: datetime
+    total: int
+    stopped: int
+    skipped: int
+    errors: list[BatchStopErrorEntry]
+    counts: dict[StopState, int] = Field(description="Stop tasks by state; adds up to `stopped`")
+    open: int = Field(description="Stop tasks that have not ended yet")
+
+
+class BatchDetail(BatchView):
+    """One accepted request with its stop tasks."""
+
+    tasks: list[StopTaskView]
+
+
+class BatchPage(BaseModel):
+    """A page of batches, newest first."""
+
+    items: list[BatchView]
+    next_cursor: str | None

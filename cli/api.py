@@ -1,0 +1,29 @@
+"""`cvmstop api`: serve the HTTP API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def api(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+) -> None:
+    """Serve the HTTP API until it is told to stop."""
+    import uvicorn
+
+    from api.main import create_app
+    from shared.database import make_engine, require_current_schema
+    from shared.settings import load_settings
+    from shared.telemetry import configure_logging
+
+    settings = load_settings()
+    configure_logging(settings)
+    # Looked at here too: from within its start-up, uvicorn would tell it with a traceback.
+    engine = make_engine(settings, application="api-start")
+    require_current_schema(engine)
+    engine.dispose()
+    app = create_app(settings)
+    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, server_header=False)

@@ -1,0 +1,276 @@
+"""Claiming and settling stops: compare-and-set on the row, fenced by the attempt (I4).
+
+Locks are always taken in the order host, stop task, CVM. Times are the database's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Interval, case, func, insert, literal, select, update
+from sqlalchemy.orm import aliased
+
+from shared.models.states import OPEN_STATES, WAITING_STATES, StopState
+from shared.models.turns import Claim
+from shared.tables import Cvm, StopAttempt, StopTask, VmHost
+
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Session
+
+    from shared.models.decisions import Decision
+    from shared.models.turns import TurnResult
+
+now = func.clock_timestamp()
+"""The database's clock at this moment (`now()` is when the transaction began)."""
+
+
+class Refusal(StrEnum):
+    """Why a stop could not be claimed. None of them is an error."""
+
+    NOT_WAITING = "not waiting"
+    """Claimed by another worker, or closed already: the usual end of a repeated message."""
+    NOT_DUE = "not due yet"
+    """Came too early; the dispatcher will send it when it is due."""
+    BREAKER_OPEN = "breaker open"
+    """The host does not answer; the dispatcher will send it when the breaker lets one through."""
+    HOST_AT_CAP = "host at cap"
+    """As many stops run on the host as may; the end of one of them wakes the next."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedHost:
+    """A host whose row is locked, so that no other claim on it can happen meanwhile."""
+
+    row: VmHost
+    refusal: Refusal | None
+    """Why nothing may be claimed on it now; None if something may."""
+
+
+def effective_cap(breaker_threshold: int) -> ColumnElement[int]:
+    """Give the host's cap, or 1 while its breaker lets single stops through to try it."""
+    return case(
+        (VmHost.unreachable_count >= breaker_threshold, 1), else_=VmHost.max_concurrent_stops
+    )
+
+
+def stopping_on_host() -> ColumnElement[int]:
+    """Count the claimed stops of the host in the surrounding query."""
+    claimed = aliased(StopTask)
+    return (
+        select(func.count())
+        .select_from(claimed)
+        .where(claimed.vm_host_id == VmHost.id, claimed.state == StopState.STOPPING)
+        .correlate(VmHost)
+        .scalar_subquery()
+    )
+
+
+def find_host_of(session: Session, stop_task_id: UUID, *, breaker_threshold: int) -> UUID | Refusal:
+    """Find the host of a stop that may be claimed now.
+
+    Nothing is locked, so that the many messages that are refused (all but the cap's of a batch on
+    one host) do not queue for the host's row. What it says is looked at again under the lock.
+    """
+    row = session.execute(
+        select(
+            StopTask.vm_host_id,
+            StopTask.state.in_(WAITING_STATES),
+            StopTask.due_at <= now,
+            *_standing_of_host(breaker_threshold),
+        )
+        .join(VmHost, VmHost.id == StopTask.vm_host_id)
+        .where(StopTask.id == stop_task_id)
+    ).one_or_none()
+    if row is None or not row[1]:
+        return Refusal.NOT_WAITING
+    if not row[2]:
+        return Refusal.NOT_DUE
+    vm_host_id: UUID = row[0]
+    return _refusal_of_host(breaker_is_open=row[3], room=row[4]) or vm_host_id
+
+
+def lock_host(session: Session, vm_host_id: UUID, *, breaker_threshold: int) -> LockedHost:
+    """Lock a host's row, then look at what runs on it.
+
+    Two statements: the second one's snapshot is taken after the lock was got, and so sees what
+    the transaction that held it before has done.
+    """
+    host = session.execute(
+        select(VmHost).where(VmHost.id == vm_host_id).with_for_update(key_share=True)
+    ).scalar_one()
+    breaker_is_open, room = session.execute(
+        select(*_standing_of_host(breaker_threshold)).where(VmHost.id == vm_host_id)
+    ).one()
+    return LockedHost(
+        row=host, refusal=_refusal_of_host(breaker_is_open=breaker_is_open, room=room)
+    )
+
+
+def _standing_of_host(breaker_threshold: int) -> tuple[ColumnElement[bool], ColumnElement[int]]:
+    """Whether the host's breaker is open, and how many more stops may be claimed on it."""
+    return (
+        func.coalesce(VmHost.breaker_open_until > now, False),
+        effective_cap(breaker_threshold) - stopping_on_host(),
+    )
+
+
+def _refusal_of_host(*, breaker_is_open: bool, room: int) -> Refusal | None:
+    if breaker_is_open:
+        return Refusal.BREAKER_OPEN
+    return Refusal.HOST_AT_CAP if room <= 0 else None
+
+
+def claim_row(
+    session: Session, stop_task_id: UUID, *, worker: str, lease: timedelta
+) -> Claim | None:
+    """Claim a stop whose host is locked and has room; None if somebody else was first."""
+    claimed = (
+        update(StopTask)
+        .where(
+            StopTask.id == stop_task_id,
+            StopTask.state.in_(WAITING_STATES),
+            StopTask.due_at <= now,
+        )
+        .values(
+            state=StopState.STOPPING,
+            attempt=StopTask.attempt + 1,
+            worker=worker,
+            lease_expires_at=now + literal(lease, Interval),
+        )
+        .returning(
+            StopTask.id,
+            StopTask.attempt,
+            StopTask.vm_host_id,
+            StopTask.vm_uuid,
+            StopTask.request_id,
+            func.extract("epoch", now - StopTask.force_stopped_at).label("since_force_stop"),
+        )
+        .cte("claimed")
+    )
+    attempt = (
+        insert(StopAttempt)
+        .from_select(
+            ["stop_task_id", "number", "worker", "started_at"],
+            select(claimed.c.id, claimed.c.attempt, literal(worker), now),
+        )
+        .cte("attempt")
+    )
+    row = session.execute(select(claimed).add_cte(attempt)).one_or_none()
+    if row is None:
+        return None
+    return Claim(
+        stop_task_id=row.id,
+        attempt=row.attempt,
+        vm_host_id=row.vm_host_id,
+        vm_uuid=row.vm_uuid,
+        request_id=row.request_id,
+        seconds_since_force_stop=(
+            None if row.since_force_stop is None else float(row.since_force_stop)
+        ),
+    )
+
+
+def lock_claimed(session: Session, claim: Claim) -> tuple[StopTask, float] | None:
+    """Lock the row of a claim, with the seconds left until its deadline.
+
+    None when the claim is worth nothing any more: settled already, claimed anew, or its lease ran
+    out. Then nothing may be changed.
+    """
+    query = (
+        select(StopTask, func.extract("epoch", StopTask.deadline_at - now))
+        .where(
+            StopTask.id == claim.stop_task_id,
+            StopTask.attempt == claim.attempt,
+            StopTask.state == StopState.STOPPING,
+            StopTask.lease_expires_at > now,
+        )
+        .with_for_update(key_share=True)
+    )
+    row = session.execute(query).one_or_none()
+    return None if row is None else (row[0], float(row[1]))
+
+
+def write_decision(
+    session: Session, task: StopTask, result: TurnResult, decision: Decision
+) -> None:
+    """Write a turn's end: the stop, its attempt, and its CVM. `lock_claimed` gave the stop."""
+    closed = decision.state not in OPEN_STATES
+    session.execute(
+        update(StopTask)
+        .where(
+            StopTask.id == task.id,
+            StopTask.attempt == task.attempt,
+            StopTask.state == StopState.STOPPING,
+        )
+        .values(
+            state=decision.state,
+            lease_expires_at=None,
+            due_at=now + literal(timedelta(seconds=decision.wait), Interval),
+            sent_at=None,
+            failures=decision.failures,
+            confirmations=decision.confirmations,
+            error_code=decision.code,
+            error_message=decision.message,
+            force_stopped_at=now if result.force_stopped else StopTask.force_stopped_at,
+            finished_at=now if closed else None,
+        )
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(
+        update(StopAttempt)
+        .where(StopAttempt.stop_task_id == task.id, StopAttempt.number == task.attempt)
+        .values(
+            finished_at=now,
+            outcome=decision.outcome,
+            power_state=result.power_state,
+            error_code=decision.code,
+            error_message=decision.message,
+            exchanges=[exchange.as_json() for exchange in result.exchanges],
+        )
+        .execution_options(synchronize_session=False)
+    )
+    if closed or result.power_state is not None:
+        session.execute(
+            update(Cvm)
+            .where(Cvm.id == task.cvm_id)
+            .values(
+                in_progress=not closed,
+                status=Cvm.status if result.power_state is None else result.power_state,
+                updated_at=now,
+            )
+            .execution_options(synchronize_session=False)
+        )
+
+
+def note_reachable(session: Session, host: VmHost) -> None:
+    """Close a host's breaker: it has answered."""
+    session.execute(
+        update(VmHost)
+        .where(VmHost.id == host.id, VmHost.unreachable_count > 0)
+        .values(unreachable_count=0, breaker_open_until=None, last_error=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def note_unreachable(
+    session: Session, host: VmHost, message: str, *, threshold: int, cooldown: timedelta
+) -> None:
+    """Count an unreachable answer; from the threshold on, the breaker is open for the cooldown."""
+    opens = VmHost.unreachable_count + 1 >= threshold
+    session.execute(
+        update(VmHost)
+        .where(VmHost.id == host.id)
+        .values(
+            unreachable_count=VmHost.unreachable_count + 1,
+            breaker_open_until=case((opens, now + literal(cooldown, Interval)), else_=None),
+            last_error=message,
+        )
+        .execution_options(synchronize_session=False)
+    )

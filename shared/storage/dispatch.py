@@ -1,0 +1,185 @@
+"""Finding the stops that somebody must be woken for. Any number of dispatchers may run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Interval, and_, any_, func, literal, or_, select, true, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import UUID as PG_UUID
+
+from shared.models.errors import ErrorCode
+from shared.models.states import WAITING_STATES, AttemptOutcome, StopState
+from shared.models.turns import DueStop
+from shared.storage.claims import effective_cap, now, stopping_on_host
+from shared.tables import Cvm, StopAttempt, StopTask, VmHost
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from sqlalchemy.orm import Session
+
+LEASE_MESSAGE = "the worker did not finish its turn in time (it died, or was cut off)"
+"""Written on a stop and its attempt when the lease runs out."""
+
+
+def release_expired(session: Session, *, limit: int) -> int:
+    """Give stops whose lease ran out back, to be claimed again; gives how many."""
+    lapsed = (
+        select(StopTask.id, StopTask.attempt)
+        .where(StopTask.state == StopState.STOPPING, StopTask.lease_expires_at <= now)
+        .limit(limit)
+        .with_for_update(skip_locked=True, key_share=True)
+        .cte("lapsed")
+    )
+    released = (
+        update(StopTask)
+        .where(StopTask.id == lapsed.c.id)
+        .values(
+            state=StopState.SCHEDULED,
+            lease_expires_at=None,
+            due_at=now,
+            sent_at=None,
+            error_code=ErrorCode.LEASE_EXPIRED,
+            error_message=LEASE_MESSAGE,
+        )
+        .returning(StopTask.id)
+        .cte("released")
+    )
+    closed = (
+        update(StopAttempt)
+        .where(StopAttempt.stop_task_id == lapsed.c.id, StopAttempt.number == lapsed.c.attempt)
+        .values(
+            finished_at=now,
+            outcome=AttemptOutcome.LEASE_EXPIRED,
+            error_code=ErrorCode.LEASE_EXPIRED,
+            error_message=LEASE_MESSAGE,
+        )
+        .cte("closed")
+    )
+    return session.execute(select(func.count()).select_from(released).add_cte(closed)).scalar_one()
+
+
+def fail_overdue(session: Session, *, grace: timedelta, limit: int) -> int:
+    """Fail waiting stops that nobody could look at in time; gives how many.
+
+    A stop that can be claimed at its deadline gets one last look; those that cannot (the host's
+    breaker is open, or its queue is long) end here, `grace` later.
+    """
+    overdue = (
+        select(StopTask.id, StopTask.cvm_id)
+        .where(
+            StopTask.state.in_(WAITING_STATES),
+            StopTask.deadline_at <= now - literal(grace, Interval),
+        )
+        .limit(limit)
+        .with_for_update(skip_locked=True, key_share=True)
+        .cte("overdue")
+    )
+    reason = func.coalesce(
+        StopTask.error_message,
+        VmHost.last_error,
+        "no worker got to it: the host was at its cap, or no worker runs",
+    )
+    failed = (
+        update(StopTask)
+        .where(StopTask.id == overdue.c.id, VmHost.id == StopTask.vm_host_id)
+        .values(
+            state=StopState.FAILED,
+            finished_at=now,
+            error_code=ErrorCode.DEADLINE_EXCEEDED,
+            error_message=func.concat("not confirmed before the deadline; the last try: ", reason),
+        )
+        .returning(StopTask.id)
+        .cte("failed")
+    )
+    freed = (
+        update(Cvm)
+        .where(Cvm.id == overdue.c.cvm_id)
+        .values(in_progress=False, updated_at=now)
+        .cte("freed")
+    )
+    return session.execute(select(func.count()).select_from(failed).add_cte(freed)).scalar_one()
+
+
+def take_due(session: Session, *, resend_after: timedelta, breaker_threshold: int) -> list[DueStop]:
+    """Mark the stops that a message is to be sent for now, and give them.
+
+    Due, not sent within `resend_after`, and of each host no more than it has room for: what is
+    over a host's cap would only be refused.
+    """
+    room = (
+        select(VmHost.id, (effective_cap(breaker_threshold) - stopping_on_host()).label("places"))
+        .where(or_(VmHost.breaker_open_until.is_(None), VmHost.breaker_open_until <= now))
+        .cte("room")
+        .prefix_with("MATERIALIZED")
+    )
+    due = (
+        select(StopTask.id)
+        .where(
+            StopTask.vm_host_id == room.c.id,
+            StopTask.state.in_(WAITING_STATES),
+            StopTask.due_at <= now,
+            or_(
+                StopTask.sent_at.is_(None),
+                StopTask.sent_at <= now - literal(resend_after, Interval),
+            ),
+        )
+        .order_by(StopTask.due_at)
+        .limit(func.greatest(room.c.places, 0))
+        .with_for_update(skip_locked=True, key_share=True)
+        .lateral("due")
+    )
+    picked = select(due.c.id).select_from(room.join(due, true())).cte("picked")
+    rows = session.execute(
+        update(StopTask)
+        .where(StopTask.id == picked.c.id)
+        .values(sent_at=now)
+        .returning(StopTask.id, StopTask.request_id)
+        .execution_options(synchronize_session=False)
+    )
+    return [DueStop(stop_task_id=row.id, request_id=row.request_id) for row in rows]
+
+
+def take_next_of_host(session: Session, vm_host_id: UUID, *, limit: int) -> list[DueStop]:
+    """Mark the stops of one host that may use the places that became free, and give them.
+
+    One for each turn that ends keeps a host at its cap for as long as it has stops waiting.
+
+    Those sent longest ago come first: their messages were refused at the cap. Rows that another
+    ending turn is just taking are passed over, so that each wakes another one.
+    """
+    picked = (
+        select(StopTask.id)
+        .where(
+            StopTask.vm_host_id == vm_host_id,
+            StopTask.state.in_(WAITING_STATES),
+            StopTask.due_at <= now,
+        )
+        .order_by(StopTask.sent_at.nulls_first(), StopTask.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True, key_share=True)
+        .cte("picked")
+    )
+    rows = session.execute(
+        update(StopTask)
+        .where(StopTask.id == picked.c.id)
+        .values(sent_at=now)
+        .returning(StopTask.id, StopTask.request_id)
+        .execution_options(synchronize_session=False)
+    )
+    return [DueStop(stop_task_id=row.id, request_id=row.request_id) for row in rows]
+
+
+def mark_unsent(session: Session, stop_task_ids: Sequence[UUID]) -> None:
+    """Take a mark of `take_due` back after the broker refused the messages."""
+    ids = literal(list(stop_task_ids), ARRAY(PG_UUID(as_uuid=True)))
+    session.execute(
+        update(StopTask)
+        .where(and_(StopTask.id == any_(ids), StopTask.state.in_(WAITING_STATES)))
+        .values(sent_at=None)
+        .execution_options(synchronize_session=False)
+    )

@@ -1,0 +1,140 @@
+"""Looking up batches, stop tasks and attempts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import Select, func, select, tuple_
+
+from shared.tables import Cvm, StopAttempt, StopBatch, StopTask, User, VmHost, Workspace
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from sqlalchemy.orm import Session
+
+    from shared.models.pages import Cursor, StopFilter
+
+
+class StopRecord(NamedTuple):
+    """A stop task with the names that people know things by."""
+
+    task: StopTask
+    cvm_id: str
+    host: str
+    workspace: str
+
+
+class BatchRecord(NamedTuple):
+    """A batch with the names of who asked."""
+
+    batch: StopBatch
+    user: str
+    workspace: str
+
+
+def _stops(sees_only: UUID | None) -> Select[StopTask, str, str, str]:
+    query = (
+        select(StopTask, Cvm.hash_id, VmHost.name, Workspace.name)
+        .join(Cvm, Cvm.id == StopTask.cvm_id)
+        .join(VmHost, VmHost.id == StopTask.vm_host_id)
+        .join(Workspace, Workspace.id == StopTask.workspace_id)
+    )
+    return query if sees_only is None else query.where(StopTask.workspace_id == sees_only)
+
+
+def _batches(sees_only: UUID | None) -> Select[StopBatch, str, str]:
+    query = (
+        select(StopBatch, User.name, Workspace.name)
+        .join(User, User.id == StopBatch.user_id)
+        .join(Workspace, Workspace.id == StopBatch.workspace_id)
+    )
+    if sees_only is None:
+        return query
+    return query.where(StopBatch.workspace_id == sees_only, StopBatch.by_admin.is_(False))
+
+
+def list_stops(
+    session: Session,
+    wanted: StopFilter,
+    *,
+    sees_only: UUID | None,
+    after: Cursor | None,
+    limit: int,
+) -> list[StopRecord]:
+    """List stop tasks, newest first; at most `limit` of those behind the cursor."""
+    query = _stops(sees_only)
+    if wanted.states:
+        # A single state as `=`, so that PostgreSQL can use the failed stops' own index.
+        query = query.where(
+            StopTask.state == wanted.states[0]
+            if len(wanted.states) == 1
+            else StopTask.state.in_(wanted.states)
+        )
+    if wanted.cvm_id is not None:
+        query = query.where(Cvm.hash_id == wanted.cvm_id)
+    if wanted.host is not None:
+        query = query.where(VmHost.name == wanted.host)
+    if wanted.batch_id is not None:
+        query = query.where(StopTask.batch_id == wanted.batch_id)
+    if wanted.workspace is not None:
+        query = query.where(Workspace.name == wanted.workspace)
+    if wanted.error_code is not None:
+        query = query.where(StopTask.error_code == wanted.error_code)
+    if wanted.accepted_from is not None:
+        query = query.where(StopTask.accepted_at >= wanted.accepted_from)
+    if wanted.accepted_before is not None:
+        query = query.where(StopTask.accepted_at < wanted.accepted_before)
+    if after is not None:
+        behind = tuple_(StopTask.accepted_at, StopTask.id) < (after.accepted_at, after.row_id)
+        query = query.where(behind)
+    query = query.order_by(StopTask.accepted_at.desc(), StopTask.id.desc()).limit(limit)
+    return [StopRecord(*row) for row in session.execute(query)]
+
+
+def find_stop(session: Session, stop_task_id: UUID, *, sees_only: UUID | None) -> StopRecord | None:
+    """Find one stop task that the caller may see."""
+    row = session.execute(_stops(sees_only).where(StopTask.id == stop_task_id)).one_or_none()
+    return None if row is None else StopRecord(*row)
+
+
+def list_attempts(session: Session, stop_task_id: UUID) -> Sequence[StopAttempt]:
+    """List every attempt of a stop task, the first one first."""
+    return session.scalars(
+        select(StopAttempt)
+        .where(StopAttempt.stop_task_id == stop_task_id)
+        .order_by(StopAttempt.number)
+    ).all()
+
+
+def list_batches(
+    session: Session, *, sees_only: UUID | None, after: Cursor | None, limit: int
+) -> list[BatchRecord]:
+    """List batches, newest first; at most `limit` of those behind the cursor."""
+    query = _batches(sees_only)
+    if after is not None:
+        behind = tuple_(StopBatch.accepted_at, StopBatch.id) < (after.accepted_at, after.row_id)
+        query = query.where(behind)
+    query = query.order_by(StopBatch.accepted_at.desc(), StopBatch.id.desc()).limit(limit)
+    return [BatchRecord(*row) for row in session.execute(query)]
+
+
+def find_batch(session: Session, batch_id: UUID, *, sees_only: UUID | None) -> BatchRecord | None:
+    """Find one batch that the caller may see."""
+    row = session.execute(_batches(sees_only).where(StopBatch.id == batch_id)).one_or_none()
+    return None if row is None else BatchRecord(*row)
+
+
+def count_by_state(session: Session, batch_ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
+    """Count each batch's stop tasks by state; states without any are left out."""
+    rows: Any = session.execute(
+        select(StopTask.batch_id, StopTask.state, func.count())
+        .where(StopTask.batch_id.in_(batch_ids))
+        .group_by(StopTask.batch_id, StopTask.state)
+    )
+    counts: dict[UUID, dict[str, int]] = {batch_id: {} for batch_id in batch_ids}
+    for batch_id, state, count in rows:
+        counts[batch_id][state] = count
+    return counts

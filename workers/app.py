@@ -1,0 +1,93 @@
+"""The Celery app: `celery -A workers.app worker`, `… beat`, `… flower`.
+
+`app` is made when it is first asked for, so that importing this module needs no settings.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from celery.signals import setup_logging, worker_init, worker_shutdown
+
+from shared.broker import DISPATCH_TASK, HOUSEKEEPING_QUEUE, make_celery
+from shared.exceptions import CvmstopError
+from shared.settings import BrokerSettings, load_broker_settings, load_settings
+from shared.telemetry import configure_logging
+from workers.factory import WorkerProcess
+from workers.tasks import register_tasks
+
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+DEFAULT_CONCURRENCY = 32
+"""Turns at once in one worker process.
+
+A turn mostly waits for its host, so that threads are cheap; several dead hosts' caps should fit in
+and leave room.
+"""
+
+
+def create_app(settings: BrokerSettings) -> Celery:
+    """Make the workers' Celery app. The settings' reasons: docs/decisions/0002-celery-settings.md.
+
+    Parameters
+    ----------
+    settings
+        The broker's part of the settings: beat and Flower need no more. A worker loads the rest
+        when it starts, and ends there with one line if it cannot work.
+    """
+    app = make_celery(
+        settings,
+        worker_pool="workers.pool:WakingThreadPool",
+        worker_concurrency=DEFAULT_CONCURRENCY,
+        worker_disable_prefetch=True,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        # In memory: an interval schedule has nothing to keep, and a file would need a place.
+        beat_scheduler="celery.beat:Scheduler",
+        beat_schedule={
+            "dispatch": {
+                "task": DISPATCH_TASK,
+                "schedule": settings.dispatch_interval,
+                "options": {"queue": HOUSEKEEPING_QUEUE},
+            }
+        },
+    )
+    process = WorkerProcess()
+    register_tasks(app, process)
+
+    def open_process(**_: Any) -> None:
+        try:
+            process.open(app, load_settings())
+        except CvmstopError as error:
+            sys.exit(f"cvmstop worker: {error}")
+
+    def close_process(**_: Any) -> None:
+        process.close()
+
+    def log_our_way(**_: Any) -> None:
+        configure_logging(settings)
+
+    # Celery keeps receivers by weak reference unless told otherwise.
+    setup_logging.connect(log_our_way, weak=False)
+    worker_init.connect(open_process, weak=False)
+    worker_shutdown.connect(close_process, weak=False)
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    """Make `app` when Celery's command line asks for it."""
+    if name != "app":
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    try:
+        app = create_app(load_broker_settings())
+    except CvmstopError as error:
+        sys.exit(f"cvmstop: {error}")
+    globals()["app"] = app
+    return app

@@ -1,0 +1,75 @@
+"""The dispatcher's round: whatever was lost on the way is found here again.
+
+A failed send, a lost message, a dead worker, a retry with backoff and a confirmation that must
+wait are all the same: a row that is due and was not sent lately. Several dispatchers do no harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from shared.database import transaction
+from shared.exceptions import BrokerUnavailableError
+from shared.storage.dispatch import fail_overdue, mark_unsent, release_expired, take_due
+
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from shared.broker import Broker
+    from shared.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+ROWS_PER_STATEMENT = 1_000
+"""Rows that one statement changes at most, so that no round holds locks for long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What one round did; counts of stops."""
+
+    released: int
+    """Given back because their lease had run out."""
+    failed: int
+    """Failed because their deadline had passed."""
+    sent: int
+    """Sent to the broker."""
+
+
+def run_round(engine: Engine, broker: Broker, settings: Settings) -> Round:
+    """Run one round: expire leases, fail what is overdue, send what is due.
+
+    Raises
+    ------
+    DatabaseUnavailableError
+        Nothing is lost: the next round does what this one could not.
+    """
+    with transaction(engine) as session:
+        released = release_expired(session, limit=ROWS_PER_STATEMENT)
+    with transaction(engine) as session:
+        failed = fail_overdue(
+            session, grace=timedelta(seconds=settings.resend_after), limit=ROWS_PER_STATEMENT
+        )
+    with transaction(engine) as session:
+        due = take_due(
+            session,
+            resend_after=timedelta(seconds=settings.resend_after),
+            breaker_threshold=settings.breaker_threshold,
+        )
+    # After the commit: a worker that is faster than the commit would find the row as it was.
+    try:
+        broker.send_stops(due)
+    except BrokerUnavailableError as error:
+        with transaction(engine) as session:
+            mark_unsent(session, [stop.stop_task_id for stop in due])
+        log.warning("broker unavailable, stops wait", stops=len(due), error=str(error))
+        due = []
+    done = Round(released=released, failed=failed, sent=len(due))
+    if released or failed or due:
+        log.info("dispatched", released=released, failed=failed, sent=len(due))
+    return done

@@ -1,0 +1,81 @@
+"""The one place that wires a worker process together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shared.broker import Broker
+from shared.database import make_engine, require_current_schema
+from shared.sealing import Sealer
+from workers.drivers.registry import Drivers
+
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from sqlalchemy import Engine
+
+    from shared.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerParts:
+    """What one worker process has, for its whole life; used by all of its threads."""
+
+    settings: Settings
+    engine: Engine
+    broker: Broker
+    sealer: Sealer
+    drivers: Drivers
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.drivers.close()
+        self.engine.dispose()
+
+
+def make_worker_parts(app: Celery, settings: Settings) -> WorkerParts:
+    """Wire a worker process together, and refuse to on a schema that is not current.
+
+    Raises
+    ------
+    SettingsError
+        A sealing key is wrong.
+    SchemaError
+        The database's schema is not this program's.
+    DatabaseUnavailableError
+        The database does not answer.
+    """
+    parts = WorkerParts(
+        settings=settings,
+        engine=make_engine(settings, application="worker"),
+        broker=Broker(app),
+        sealer=Sealer(settings.sealing_keys),
+        drivers=Drivers(settings),
+    )
+    require_current_schema(parts.engine)
+    return parts
+
+
+class WorkerProcess:
+    """Holds a worker process's parts, from its start to its end."""
+
+    def __init__(self) -> None:
+        self._parts: WorkerParts | None = None
+
+    @property
+    def parts(self) -> WorkerParts:
+        """The parts; there are none before `open`."""
+        if self._parts is None:
+            msg = "the worker has not been opened"
+            raise RuntimeError(msg)
+        return self._parts
+
+    def open(self, app: Celery, settings: Settings) -> None:
+        """Wire the process; raises what `make_worker_parts` raises."""
+        self._parts = make_worker_parts(app, settings)
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._parts is not None:
+            self._parts.close()

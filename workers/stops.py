@@ -1,0 +1,98 @@
+"""What a worker does with one message: claim the stop, take a turn, settle it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from shared.database import transaction
+from shared.exceptions import BrokerUnavailableError, SealError
+from shared.models.errors import ErrorCode, Fate
+from shared.models.turns import Failure, TurnResult
+from shared.services.stops import ClaimedStop, claim_stop, connection_of, settle_stop
+from shared.storage.claims import Refusal
+from workers.drivers.errors import HostError
+from workers.turns import Turn
+
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from workers.factory import WorkerParts
+
+log = structlog.get_logger(__name__)
+
+STALE = "too late: another worker has the stop"
+"""Result of a turn whose claim ran out before it was settled; nothing was changed."""
+
+
+def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
+    """Take one turn with one stop, if it is to be had.
+
+    Parameters
+    ----------
+    parts
+        What the process has.
+    stop_task_id
+        The stop task, and the Celery task.
+    worker
+        Name of this Celery node; stays with the attempt.
+
+    Returns
+    -------
+    str
+        The stop's new state, or why there was no turn; for Flower and the log.
+
+    Raises
+    ------
+    DatabaseUnavailableError
+        The stop stays as it is, and the dispatcher sends it again.
+    """
+    with transaction(parts.engine) as session:
+        claimed = claim_stop(session, stop_task_id, worker=worker, settings=parts.settings)
+        session.expunge_all()
+    if isinstance(claimed, Refusal):
+        log.debug("no turn", reason=str(claimed))
+        return str(claimed)
+    result = _take_turn(parts, claimed)
+    with transaction(parts.engine) as session:
+        settled = settle_stop(session, claimed.claim, result, settings=parts.settings)
+    if settled is None:
+        log.warning("turn came too late", attempt=claimed.claim.attempt)
+        return STALE
+    failure = result.failure
+    log.info(
+        "turn ended",
+        state=str(settled.state),
+        attempt=claimed.claim.attempt,
+        host=claimed.host.name,
+        power_state=None if result.power_state is None else str(result.power_state),
+        error=None if failure is None else failure.message,
+    )
+    try:
+        parts.broker.send_stops(settled.wake)
+    except BrokerUnavailableError as error:
+        log.warning("broker unavailable, the dispatcher will wake the next", error=str(error))
+    return str(settled.state)
+
+
+def _take_turn(parts: WorkerParts, claimed: ClaimedStop) -> TurnResult:
+    """Take the turn; whatever goes wrong is a result, so that it is written down."""
+    try:
+        driver = parts.drivers.get(connection_of(claimed.host, parts.sealer))
+        return Turn(driver, claimed.claim, parts.settings).take()
+    except HostError as error:
+        failure = error.as_failure()
+    except SealError as error:
+        failure = Failure(
+            code=ErrorCode.BAD_HOST_CONFIGURATION, fate=Fate.FINAL, message=str(error)
+        )
+    except Exception as error:
+        log.exception("turn broke", attempt=claimed.claim.attempt)
+        failure = Failure(
+            code=ErrorCode.INTERNAL,
+            fate=Fate.TRANSIENT,
+            message=f"a fault in cvmstop ({type(error).__name__}); the worker's log has it",
+        )
+    return TurnResult(power_state=None, failure=failure)

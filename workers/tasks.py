@@ -1,0 +1,53 @@
+"""The Celery tasks: thin shells around plain functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import structlog
+
+from shared.broker import DISPATCH_TASK, STOP_TASK
+from shared.exceptions import DatabaseUnavailableError
+from workers.dispatcher import run_round
+from workers.stops import work_on_stop
+
+
+if TYPE_CHECKING:
+    from celery import Celery, Task
+
+    from workers.factory import WorkerProcess
+
+log = structlog.get_logger(__name__)
+
+DATABASE_AWAY = "database unavailable: the dispatcher will send it again"
+"""Result of a task that found no database. Not an error of the task: nothing is lost by it."""
+
+
+def register_tasks(app: Celery, process: WorkerProcess) -> None:
+    """Register the tasks under the names that senders use."""
+
+    @app.task(name=STOP_TASK, bind=True)
+    def stop(self: Task[Any, Any], stop_task_id: str, *, request_id: str | None = None) -> str:
+        """Take one turn with one stop."""
+        with structlog.contextvars.bound_contextvars(
+            stop_task_id=stop_task_id, request_id=request_id
+        ):
+            try:
+                return work_on_stop(
+                    process.parts, UUID(stop_task_id), worker=str(self.request.hostname)
+                )
+            except DatabaseUnavailableError as error:
+                log.warning("database unavailable", error=str(error))
+                return DATABASE_AWAY
+
+    @app.task(name=DISPATCH_TASK)
+    def dispatch() -> str:
+        """Run one round of the dispatcher."""
+        parts = process.parts
+        try:
+            done = run_round(parts.engine, parts.broker, parts.settings)
+        except DatabaseUnavailableError as error:
+            log.warning("database unavailable", error=str(error))
+            return DATABASE_AWAY
+        return f"sent {done.sent}, released {done.released}, failed {done.failed}"
