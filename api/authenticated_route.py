@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
@@ -14,7 +16,7 @@ from shared.services.authentication import authenticate
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from fastapi import Request, Response
+    from fastapi import Response
 
     from api.parts import ApiParts
     from shared.models.callers import Caller
@@ -34,9 +36,29 @@ class AuthenticatedRoute(APIRoute):
             request.state.caller = await run_in_threadpool(
                 find_caller, request.app.state.parts, presented_key(request)
             )
-            return await handle(request)
+            return await handle(StrictJsonRequest(request.scope, request.receive))
 
         return authenticate_first
+
+
+class StrictJsonRequest(Request):
+    """A request of which no body breaks the parser: what is not JSON is told as invalid JSON."""
+
+    async def json(self) -> Any:
+        """Parse the body.
+
+        Raises
+        ------
+        json.JSONDecodeError
+            It is not JSON, not UTF-8, or nested too deep to parse. FastAPI makes it a 422.
+        """
+        try:
+            return await super().json()
+        except UnicodeDecodeError as error:
+            raise json.JSONDecodeError(error.reason, "", error.start) from None
+        except RecursionError:
+            msg = "nested too deep"
+            raise json.JSONDecodeError(msg, "", 0) from None
 
 
 def find_caller(parts: ApiParts, api_key: str | None) -> Caller:

@@ -43,10 +43,19 @@ def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
     """Answer in FastAPI's shape, without echoing the input back."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
     problems = [
-        {"loc": list(problem["loc"]), "msg": problem["msg"], "type": problem["type"]}
+        {
+            "loc": [_printable(part) for part in problem["loc"]],
+            "msg": problem["msg"],
+            "type": problem["type"],
+        }
         for problem in error.errors()
     ]
     return JSONResponse({"detail": problems}, status_code=422)
+
+
+def _printable(part: str | int) -> str | int:
+    """Make a field's name one that can be sent: JSON's escapes allow some that UTF-8 does not."""
+    return part.encode(errors="replace").decode() if isinstance(part, str) else part
 
 
 def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -13,15 +13,15 @@ from shared.models.errors import ErrorCode
 from shared.models.states import AttemptOutcome, PowerState, StopState
 
 
-def _without_nul(text: str) -> str:
-    if "\x00" in text:
-        msg = "must not contain a NUL character"
+def _storable(text: str) -> str:
+    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        msg = "must not contain NUL characters or lone surrogates"
         raise ValueError(msg)
     return text
 
 
-PlainText = Annotated[str, AfterValidator(_without_nul)]
-"""Text that PostgreSQL can hold."""
+PlainText = Annotated[str, AfterValidator(_storable)]
+"""Text that PostgreSQL and UTF-8 can hold; JSON's escapes allow some that they cannot."""
 
 
 def _as_specified(schema: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from shared.broker import DISPATCH_TASK, HOUSEKEEPING_QUEUE, make_celery
 from shared.exceptions import CvmstopError
 from shared.settings import BrokerSettings, load_broker_settings, load_settings
 from shared.telemetry import configure_logging
-from workers.factory import WorkerProcess
+from workers.parts import WorkerProcess
 from workers.tasks import register_tasks
 
 

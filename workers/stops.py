@@ -19,7 +19,7 @@ from workers.turns import Turn
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from workers.factory import WorkerParts
+    from workers.parts import WorkerParts
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from workers.stops import work_on_stop
 if TYPE_CHECKING:
     from celery import Celery, Task
 
-    from workers.factory import WorkerProcess
+    from workers.parts import WorkerProcess
 
 log = structlog.get_logger(__name__)
 

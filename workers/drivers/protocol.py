@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

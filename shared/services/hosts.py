@@ -1,0 +1,93 @@
+"""VM hosts: how cvmstop is told of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shared.exceptions import InvalidValueError, NameTakenError, NotFoundError
+from shared.models.hosts import DEFAULT_CAP, HostCredentials
+from shared.models.naming import require_name, require_text
+from shared.storage import inventory as storage
+
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from sqlalchemy.orm import Session
+
+    from shared.sealing import Sealer
+    from shared.tables import VmHost
+
+
+def add_host(
+    session: Session,
+    sealer: Sealer,
+    *,
+    name: str,
+    address: str,
+    driver: str = "dstack",
+    cap: int = DEFAULT_CAP,
+    credentials: HostCredentials | None = None,
+    replace: bool = False,
+) -> None:
+    """Add a host. Nothing is sent to it.
+
+    Parameters
+    ----------
+    session
+        Open transaction.
+    sealer
+        Seals the credentials.
+    name, address, driver
+        The address must be one that the driver can read; this is not checked here.
+    cap
+        How many stops may run on the host at once.
+    credentials
+        What the host wants to see; None for nothing.
+    replace
+        Write everything about a host of that name anew, credentials included.
+
+    Raises
+    ------
+    InvalidValueError
+        The name is none, the cap is less than 1, or the address cannot be stored.
+    NameTakenError
+        There is a host of that name, and it is not to be replaced.
+    """
+    require_name(name, "host")
+    require_text(address, "the address")
+    if cap < 1:
+        msg = "a host's cap is at least 1"
+        raise InvalidValueError(msg)
+    sealed = None
+    if credentials is not None and credentials != HostCredentials():
+        sealed = sealer.seal(credentials.to_bytes())
+    if not storage.put_host(
+        session,
+        name=name,
+        driver=driver,
+        address=address,
+        cap=cap,
+        sealed_credentials=sealed,
+        replace=replace,
+    ):
+        msg = f"there is a host {name} already: give --replace to write everything about it anew"
+        raise NameTakenError(msg)
+
+
+def require_hosts(session: Session, names: Collection[str]) -> Sequence[VmHost]:
+    """Find hosts by name; all of them when no name is given.
+
+    Raises
+    ------
+    NotFoundError
+        Names each that is not there.
+    """
+    for name in names:
+        require_name(name, "host")
+    hosts = storage.find_hosts(session, names or None)
+    missing = sorted(set(names) - {host.name for host in hosts})
+    if missing:
+        msg = f"there is no host {', '.join(missing)}"
+        raise NotFoundError(msg)
+    return hosts

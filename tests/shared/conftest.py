@@ -1,0 +1,60 @@
+"""Stops in every state, on hosts that nobody contacts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.database import transaction
+from shared.models.batches import BatchRequest
+from shared.models.callers import Caller
+from shared.models.states import UserRole
+from shared.services.batch_stop import accept_batch
+from tests.support.seeds import make_cvm, make_host, make_key, make_user, make_workspace
+
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import Engine
+
+    from shared.settings import Settings
+
+
+@dataclass
+class Yard:
+    """Makes accepted stops."""
+
+    engine: Engine
+    settings: Settings
+    caller: Caller
+
+    def accept(self, count: int = 1, *, cap: int = 8, host: str | None = None) -> list[UUID]:
+        """Accept a batch of new CVMs on one new host; give its stop tasks."""
+        with transaction(self.engine) as session:
+            workspace = make_workspace(session)
+            vm_host = make_host(session, name=host, cap=cap)
+            cvms = [make_cvm(session, workspace, vm_host).hash_id for _ in range(count)]
+        request = BatchRequest(cvm_ids=tuple(cvms), request_id="test")
+        with transaction(self.engine) as session:
+            answer = accept_batch(session, self.caller, request, self.settings)
+        return [stop.stop_task_id for stop in answer.to_send]
+
+
+@pytest.fixture
+def yard(clean: Engine, settings: Settings) -> Yard:
+    """Make accepted stops on an emptied database."""
+    with transaction(clean) as session:
+        user = make_user(session, admin=True)
+        workspace = make_workspace(session)
+        key, _ = make_key(session, user, workspace)
+        caller = Caller(
+            api_key_id=key.id,
+            user_id=user.id,
+            user_name=user.name,
+            role=UserRole.ADMIN,
+            workspace_id=workspace.id,
+        )
+    return Yard(clean, settings, caller)

@@ -1,0 +1,134 @@
+"""Rows for tests. Each function adds and flushes; the test commits when others must see them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import count
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func
+
+from shared import api_keys
+from shared.models.hosts import DEFAULT_CAP
+from shared.models.states import UserRole
+from shared.sealing import Sealer
+from shared.tables import ApiKey, Cvm, Membership, User, VmHost, Workspace
+
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+    from sqlalchemy.orm import Session
+
+    from shared.models.hosts import HostCredentials
+
+numbers = count(1)
+"""Makes names and addresses unique within a test run."""
+
+
+def make_workspace(session: Session, name: str | None = None) -> Workspace:
+    """Add a workspace."""
+    workspace = Workspace(name=name or f"workspace-{next(numbers)}")
+    session.add(workspace)
+    session.flush()
+    return workspace
+
+
+def make_user(
+    session: Session, *workspaces: Workspace, name: str | None = None, admin: bool = False
+) -> User:
+    """Add a user, a member of each of the workspaces."""
+    role = UserRole.ADMIN if admin else UserRole.USER
+    user = User(name=name or f"user-{next(numbers)}", role=role)
+    session.add(user)
+    session.flush()
+    session.add_all(
+        Membership(user_id=user.id, workspace_id=workspace.id) for workspace in workspaces
+    )
+    session.flush()
+    return user
+
+
+def make_key(
+    session: Session,
+    user: User,
+    workspace: Workspace,
+    *,
+    expires_in: timedelta | None = None,
+    revoked: bool = False,
+) -> tuple[ApiKey, str]:
+    """Add an API key; give its row and the key itself.
+
+    Parameters
+    ----------
+    expires_in
+        From the database's now; negative for a key that has expired. None never expires.
+    """
+    plain = api_keys.new_api_key()
+    row = ApiKey(
+        user_id=user.id,
+        workspace_id=workspace.id,
+        name="made for a test",
+        hint=api_keys.hint(plain),
+        digest=api_keys.digest(plain),
+        expires_at=None if expires_in is None else func.now() + expires_in,
+        revoked_at=func.now() if revoked else None,
+    )
+    session.add(row)
+    session.flush()
+    return row, plain
+
+
+def make_host(
+    session: Session,
+    *,
+    name: str | None = None,
+    address: str = "http://127.0.0.1:1",
+    cap: int = DEFAULT_CAP,
+    credentials: HostCredentials | None = None,
+    sealing_keys: SecretStr | None = None,
+) -> VmHost:
+    """Add a VM host of the `dstack` driver. Credentials need `settings.sealing_keys`."""
+    sealed = None
+    if credentials is not None:
+        assert sealing_keys is not None
+        sealed = Sealer(sealing_keys).seal(credentials.to_bytes())
+    host = VmHost(
+        name=name or f"host-{next(numbers)}",
+        driver="dstack",
+        address=address,
+        max_concurrent_stops=cap,
+        sealed_credentials=sealed,
+    )
+    session.add(host)
+    session.flush()
+    return host
+
+
+def make_cvm(
+    session: Session,
+    workspace: Workspace,
+    host: VmHost | None = None,
+    *,
+    hash_id: str | None = None,
+    vm_uuid: str | None = None,
+    status: str = "running",
+    in_progress: bool = False,
+    gpu_rental_order: str | None = None,
+) -> Cvm:
+    """Add a CVM. One with a host gets a `vm_uuid`; one without has none, and cannot be stopped."""
+    number = next(numbers)
+    if host is not None and vm_uuid is None:
+        vm_uuid = f"00000000-0000-4000-8000-{number:012d}"
+    cvm = Cvm(
+        hash_id=hash_id or f"cvm_{number:08d}",
+        name=f"cvm {number}",
+        workspace_id=workspace.id,
+        vm_host_id=host.id if host else None,
+        vm_uuid=vm_uuid,
+        status=status,
+        in_progress=in_progress,
+        gpu_rental_order=gpu_rental_order,
+    )
+    session.add(cvm)
+    session.flush()
+    return cvm

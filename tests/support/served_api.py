@@ -1,0 +1,37 @@
+"""The API on a real port, in a thread of the test's process."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from api.main import create_app
+from tests.support.waiting import wait_until
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from shared.settings import Settings
+
+
+@contextmanager
+def served_api(settings: Settings) -> Iterator[str]:
+    """Serve the API and give its base URL."""
+    config = uvicorn.Config(
+        create_app(settings), port=0, log_config=None, timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name="served-api")
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive(), what="the API listens")
+        assert thread.is_alive(), "the API did not start"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)

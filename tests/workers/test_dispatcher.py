@@ -1,0 +1,199 @@
+"""The dispatcher finds again what was lost."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+from pydantic import SecretStr
+from redis import Redis
+from sqlalchemy import select, text
+
+from shared.broker import STOPS_QUEUE, Broker, make_celery
+from shared.database import transaction
+from shared.exceptions import BrokerUnavailableError
+from shared.models.turns import DueStop
+from shared.services.stops import ClaimedStop, claim_stop
+from shared.tables import Cvm, StopAttempt, StopTask
+from workers.dispatcher import Round, run_round
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.shared.conftest import Yard
+
+
+class RecordingBroker(Broker):
+    """Remembers what it was given, or refuses it."""
+
+    def __init__(self) -> None:
+        self.sent: list[UUID] = []
+        self.is_away = False
+        self._lock = threading.Lock()
+
+    def send_stops(self, stops: Sequence[DueStop]) -> None:
+        if self.is_away and stops:
+            msg = "away"
+            raise BrokerUnavailableError(msg)
+        with self._lock:
+            self.sent += [stop.stop_task_id for stop in stops]
+
+
+@pytest.fixture
+def broker() -> RecordingBroker:
+    return RecordingBroker()
+
+
+def run(yard: Yard, broker: Broker) -> Round:
+    return run_round(yard.engine, broker, yard.settings)
+
+
+def alter(yard: Yard, change: str) -> None:
+    with transaction(yard.engine) as session:
+        session.execute(text(f"UPDATE stop_tasks SET {change}"))  # noqa: S608 - the test's own text
+
+
+def claim(yard: Yard, task: UUID) -> None:
+    with transaction(yard.engine) as session:
+        claimed = claim_stop(session, task, worker="w1", settings=yard.settings)
+        assert isinstance(claimed, ClaimedStop)
+
+
+def states(yard: Yard) -> list[tuple[str, str | None]]:
+    with transaction(yard.engine) as session:
+        return [(task.state, task.error_code) for task in session.scalars(select(StopTask))]
+
+
+class TestSending:
+    def test_what_was_just_sent_is_left_alone(self, yard: Yard, broker: RecordingBroker) -> None:
+        yard.accept(3)
+        assert run(yard, broker) == Round(released=0, failed=0, sent=0)
+
+    def test_what_was_sent_and_not_claimed_is_sent_again(
+        self, yard: Yard, broker: RecordingBroker
+    ) -> None:
+        tasks = yard.accept(3)
+        alter(yard, "sent_at = sent_at - interval '1 minute'")
+        assert run(yard, broker).sent == 3
+        assert set(broker.sent) == set(tasks)
+        assert run(yard, broker).sent == 0
+
+    def test_what_is_not_due_waits(self, yard: Yard, broker: RecordingBroker) -> None:
+        yard.accept(2)
+        alter(yard, "sent_at = NULL, due_at = now() + interval '1 minute'")
+        assert run(yard, broker).sent == 0
+
+    def test_no_more_than_a_host_has_room_for(self, yard: Yard, broker: RecordingBroker) -> None:
+        busy = yard.accept(10, cap=4)
+        yard.accept(3, cap=4)
+        claim(yard, busy[0])
+        alter(yard, "sent_at = NULL")
+        assert run(yard, broker).sent == 3 + 3
+
+    def test_a_host_with_an_open_breaker_gets_nothing(
+        self, yard: Yard, broker: RecordingBroker
+    ) -> None:
+        yard.accept(3, host="dead")
+        alive = yard.accept(3)
+        alter(yard, "sent_at = NULL")
+        with transaction(yard.engine) as session:
+            session.execute(
+                text(
+                    "UPDATE vm_hosts SET unreachable_count = 9,"
+                    " breaker_open_until = now() + interval '1 minute' WHERE name = 'dead'"
+                )
+            )
+        assert run(yard, broker).sent == 3
+        assert set(broker.sent) == set(alive)
+
+    def test_a_host_on_trial_gets_one(self, yard: Yard, broker: RecordingBroker) -> None:
+        yard.accept(3)
+        alter(yard, "sent_at = NULL")
+        with transaction(yard.engine) as session:
+            session.execute(
+                text("UPDATE vm_hosts SET unreachable_count = 9, breaker_open_until = now()")
+            )
+        assert run(yard, broker).sent == 1
+
+    def test_the_broker_is_away(self, yard: Yard, broker: RecordingBroker) -> None:
+        tasks = yard.accept(3)
+        alter(yard, "sent_at = NULL")
+        broker.is_away = True
+        assert run(yard, broker).sent == 0
+        broker.is_away = False
+        assert run(yard, broker).sent == 3
+        assert set(broker.sent) == set(tasks)
+
+    def test_four_dispatchers_at_once_send_each_stop_once(
+        self, yard: Yard, broker: RecordingBroker
+    ) -> None:
+        tasks = [task for _ in range(5) for task in yard.accept(8)]
+        alter(yard, "sent_at = NULL")
+        threads = [threading.Thread(target=run, args=(yard, broker)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        run(yard, broker)
+        assert sorted(broker.sent) == sorted(tasks)
+
+    def test_through_a_real_broker(self, yard: Yard, valkey: str) -> None:
+        yard.accept(3)
+        alter(yard, "sent_at = NULL")
+        settings = yard.settings.model_copy(update={"broker_url": SecretStr(valkey)})
+        assert run(yard, Broker(make_celery(settings))).sent == 3
+        with Redis.from_url(valkey) as client:
+            assert client.llen(STOPS_QUEUE) == 3
+
+
+class TestLeases:
+    def test_a_lease_that_ran_out_is_given_back_and_sent(
+        self, yard: Yard, broker: RecordingBroker
+    ) -> None:
+        (task,) = yard.accept()
+        claim(yard, task)
+        alter(yard, "lease_expires_at = now() - interval '1 second'")
+        assert run(yard, broker) == Round(released=1, failed=0, sent=1)
+        assert states(yard) == [("scheduled", "lease_expired")]
+        with transaction(yard.engine) as session:
+            attempt = session.scalars(select(StopAttempt)).one()
+            assert (attempt.outcome, attempt.error_code) == ("lease_expired", "lease_expired")
+            assert attempt.finished_at is not None
+            assert session.scalars(select(Cvm.in_progress)).one()
+        claim(yard, task)
+
+    def test_a_lease_that_has_not_is_left_alone(self, yard: Yard, broker: RecordingBroker) -> None:
+        (task,) = yard.accept()
+        claim(yard, task)
+        assert run(yard, broker) == Round(released=0, failed=0, sent=0)
+
+
+class TestDeadlines:
+    def test_what_nobody_could_look_at_fails_with_the_reason(
+        self, yard: Yard, broker: RecordingBroker
+    ) -> None:
+        yard.accept()
+        alter(yard, "deadline_at = now() - interval '1 minute'")
+        with transaction(yard.engine) as session:
+            session.execute(text("UPDATE vm_hosts SET last_error = 'connection refused'"))
+        assert run(yard, broker).failed == 1
+        assert states(yard) == [("failed", "deadline_exceeded")]
+        with transaction(yard.engine) as session:
+            message = session.scalars(select(StopTask.error_message)).one()
+            assert message is not None
+            assert message.endswith("connection refused")
+            assert not session.scalars(select(Cvm.in_progress)).one()
+
+    def test_there_is_time_for_one_last_look(self, yard: Yard, broker: RecordingBroker) -> None:
+        yard.accept()
+        alter(yard, "deadline_at = now() - interval '1 second', sent_at = NULL")
+        assert run(yard, broker) == Round(released=0, failed=0, sent=1)
+
+    def test_a_turn_under_way_is_left_to_end(self, yard: Yard, broker: RecordingBroker) -> None:
+        (task,) = yard.accept()
+        claim(yard, task)
+        alter(yard, "deadline_at = now() - interval '1 minute'")
+        assert run(yard, broker).failed == 0

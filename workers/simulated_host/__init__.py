@@ -1,0 +1,1 @@
+"""A simulated dstack-vmm: a real HTTP server with its wire behaviour, and no virtual machines."""
