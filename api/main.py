@@ -48,9 +48,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         """Refuse to start on a schema that is not current."""
-        require_current_schema(parts.engine)
-        yield
-        parts.close()
+        try:
+            require_current_schema(parts.engine)
+            yield
+        finally:
+            parts.close()
 
     app = FastAPI(
         title="cvmstop",

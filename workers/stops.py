@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -49,13 +50,14 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
     DatabaseUnavailableError
         The stop stays as it is, and the dispatcher sends it again.
     """
+    began = time.monotonic()
     with transaction(parts.engine) as session:
         claimed = claim_stop(session, stop_task_id, worker=worker, settings=parts.settings)
         session.expunge_all()
     if isinstance(claimed, Refusal):
         log.debug("no turn", reason=str(claimed))
         return str(claimed)
-    result = _take_turn(parts, claimed)
+    result = _take_turn(parts, claimed, began=began)
     with transaction(parts.engine) as session:
         settled = settle_stop(session, claimed.claim, result, settings=parts.settings)
     if settled is None:
@@ -77,11 +79,11 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
     return str(settled.state)
 
 
-def _take_turn(parts: WorkerParts, claimed: ClaimedStop) -> TurnResult:
+def _take_turn(parts: WorkerParts, claimed: ClaimedStop, *, began: float) -> TurnResult:
     """Take the turn; whatever goes wrong is a result, so that it is written down."""
     try:
         driver = parts.drivers.get(connection_of(claimed.host, parts.sealer))
-        return Turn(driver, claimed.claim, parts.settings).take()
+        return Turn(driver, claimed.claim, parts.settings, began=began).take()
     except HostError as error:
         failure = error.as_failure()
     except SealError as error:

@@ -31,6 +31,9 @@ class Turn:
         The stop to work on.
     settings
         Gives the turn's limit and the intervals.
+    began
+        `time.monotonic()` from before the claim: the turn's limit counts from there, so that a
+        worker that was held up anywhere since then sends nothing once its lease has run out.
     sleep
         Waits between two looks; tests give their own.
     """
@@ -41,6 +44,7 @@ class Turn:
         claim: Claim,
         settings: Settings,
         *,
+        began: float,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._driver = driver
@@ -49,7 +53,7 @@ class Turn:
         self._sleep = sleep
         self._exchanges: list[Exchange] = []
         self._bounds = CallBounds(
-            deadline=time.monotonic() + settings.turn_limit, record=self._exchanges.append
+            deadline=began + settings.turn_limit, record=self._exchanges.append
         )
         self._seen: PowerState | None = None
         self._force_stopped = False

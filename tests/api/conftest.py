@@ -10,6 +10,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from api.main import create_app
 from shared.database import transaction
 from tests.support.seeds import make_cvm, make_host, make_key, make_user, make_workspace
 from tests.support.served_api import served_api
@@ -56,7 +57,7 @@ def api_settings(settings: Settings, valkey_server: ValkeyServer) -> Settings:
 @pytest.fixture(scope="session")
 def api_url(api_settings: Settings) -> Iterator[str]:
     """Serve the API."""
-    with served_api(api_settings) as url:
+    with served_api(create_app(api_settings)) as url:
         yield url
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from redis import Redis
+from sqlalchemy import Engine as AnyEngine
 from sqlalchemy import event, func, select
 
 from shared.broker import STOP_TASK, STOPS_QUEUE
@@ -18,6 +20,8 @@ from shared.tables import Cvm, StopBatch, StopTask
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Engine
 
     from tests.api.conftest import World
@@ -40,6 +44,21 @@ def open_tasks(engine: Engine) -> list[StopTask]:
         tasks = list(session.scalars(select(StopTask).where(StopTask.state.in_(OPEN_STATES))))
         session.expunge_all()
         return tasks
+
+
+@contextmanager
+def statements_seen() -> Iterator[list[str]]:
+    """Collect the SQL that any engine of this process runs meanwhile."""
+    statements: list[str] = []
+
+    def note(*args: Any) -> None:
+        statements.append(args[2])
+
+    event.listen(AnyEngine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(AnyEngine, "before_cursor_execute", note)
 
 
 class TestCounting:
@@ -191,7 +210,8 @@ class TestAuthentication:
     def test_no_valid_key(
         self, anonymous: httpx.Client, world: World, kind: str, body: bytes
     ) -> None:
-        api_key = {"empty": "", "unknown": "cvmstop_nonsense"}.get(kind) or getattr(world, kind, "")
+        made_up = {"empty": "", "unknown": "cvmstop_nonsense"}
+        api_key = made_up[kind] if kind in made_up else str(getattr(world, kind, ""))
         headers = {"Content-Type": "application/json"}
         if kind != "none":
             headers["X-API-Key"] = api_key
@@ -221,21 +241,11 @@ class TestWorkspaces:
     def test_nor_by_the_number_of_queries(self, client: httpx.Client, world: World) -> None:
         counts = []
         for cvm_id in (world.theirs[0], "cvm_nowhere"):
-            statements: list[str] = []
-
-            def count(*args: Any, seen: list[str] = statements) -> None:
-                seen.append(args[2])
-
-            from sqlalchemy import Engine as AnyEngine  # noqa: PLC0415 - the class listens for all
-
-            event.listen(AnyEngine, "before_cursor_execute", count)
-            try:
+            with statements_seen() as statements:
                 stop(client, [cvm_id])
-            finally:
-                event.remove(AnyEngine, "before_cursor_execute", count)
             counts.append(statements)
-        assert counts[0] == counts[1]
         assert counts[0]
+        assert counts[0] == counts[1]
 
     def test_an_admin_reaches_both(self, admin: httpx.Client, world: World, clean: Engine) -> None:
         assert stop(admin, [world.ours[0], world.theirs[0]]).json()["stopped"] == 2

@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from api.main import create_app
 from tests.support.waiting import wait_until
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from shared.settings import Settings
+    from fastapi import FastAPI
 
 
 @contextmanager
-def served_api(settings: Settings) -> Iterator[str]:
+def served_api(app: FastAPI) -> Iterator[str]:
     """Serve the API and give its base URL."""
-    config = uvicorn.Config(
-        create_app(settings), port=0, log_config=None, timeout_graceful_shutdown=1
-    )
+    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="served-api")
     thread.start()

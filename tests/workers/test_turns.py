@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -37,7 +38,12 @@ def quick(settings: Settings) -> Settings:
 
 
 def take(
-    settings: Settings, host: SimulatedHost, vm_id: str, *, since: float | None = None
+    settings: Settings,
+    host: SimulatedHost,
+    vm_id: str,
+    *,
+    since: float | None = None,
+    held_up: float = 0.0,
 ) -> TurnResult:
     """Take a turn with one VM, as a worker would."""
     claim = Claim(
@@ -48,12 +54,13 @@ def take(
         request_id="test",
         seconds_since_force_stop=since,
     )
+    began = time.monotonic() - held_up
     drivers = Drivers(settings)
     connection = HostConnection(
         name="node", driver="dstack", address=host.url, credentials=HostCredentials()
     )
     try:
-        return Turn(drivers.get(connection), claim, settings).take()
+        return Turn(drivers.get(connection), claim, settings, began=began).take()
     finally:
         drivers.close()
 
@@ -217,3 +224,11 @@ class TestErrors:
             assert result.failure is not None
             assert result.failure.code is ErrorCode.BAD_VM_ID
             assert host.log() == []
+
+    def test_a_worker_that_was_held_up_past_its_limit_sends_nothing(self, quick: Settings) -> None:
+        """It may have lost its lease: another worker may have the stop (I4)."""
+        with simulated_host(vms=1) as host:
+            result = take(quick, host, host.vm_ids[0], held_up=quick.turn_limit)
+            assert result.failure is not None
+            assert host.log() == []
+            assert host.status(host.vm_ids[0]) == "running"
