@@ -12,6 +12,7 @@ from api.middleware import BodyLimit, RequestContext
 from api.openapi import describe
 from api.parts import make_api_parts
 from api.routes import batch_stop, batches, health, stop_tasks
+from shared import __version__
 from shared.database import require_current_schema
 from shared.settings import Settings, load_settings
 
@@ -56,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app = FastAPI(
         title="cvmstop",
-        version="0.1.0",
+        version=__version__,
         lifespan=lifespan,
         openapi_tags=TAGS,
         redirect_slashes=False,

@@ -28,6 +28,8 @@ if given is not None:
     migrate(given)
 else:
     engine = make_engine(load_settings(), application="migrate")
-    with engine.connect() as own:
-        migrate(own)
-    engine.dispose()
+    try:
+        with engine.connect() as own:
+            migrate(own)
+    finally:
+        engine.dispose()

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from shared.exceptions import DatabaseUnavailableError, SchemaError
+from shared.exceptions import DatabaseUnavailableError, SchemaError, SettingsError
 
 
 if TYPE_CHECKING:
@@ -38,11 +38,20 @@ def make_engine(settings: Settings, *, application: str) -> Engine:
         Gives the URL, the pool's size and every time-out.
     application
         Name that PostgreSQL shows for the connections (`application_name`).
+
+    Raises
+    ------
+    SettingsError
+        The URL is none.
     """
-    url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql+psycopg")
+    try:
+        url = make_url(settings.database_url.get_secret_value())
+    except (ArgumentError, ValueError):
+        msg = "CVMSTOP_DATABASE_URL: not a URL; postgresql://user:password@host:port/name is wanted"
+        raise SettingsError([msg]) from None
     milliseconds = int(settings.database_timeout * 1000)
     return create_engine(
-        url,
+        url.set(drivername="postgresql+psycopg"),
         pool_size=settings.database_pool_size,
         max_overflow=0,
         pool_timeout=settings.database_timeout,

@@ -1,0 +1,137 @@
+"""`cvmstop hosts`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from pydantic import SecretStr
+
+from cli import edge
+from cli.output import AsJson, show_rows
+from cli.secret_input import STDIN, secret_from, text_from
+from shared.models.hosts import DEFAULT_CAP, HostConnection, HostCredentials
+
+
+app = typer.Typer(
+    help="VM hosts: add, list, check.", no_args_is_help=True, rich_markup_mode="markdown"
+)
+
+Variable = Annotated[str | None, typer.Option(metavar="VAR", help="Environment variable with it.")]
+File = Annotated[str | None, typer.Option(metavar="FILE", help="File with it; - for stdin.")]
+
+
+@app.command()
+def add(  # noqa: PLR0913 - one parameter for each option
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    address: Annotated[
+        str,
+        typer.Argument(metavar="ADDRESS", help="http://host:port, https://host:port or unix:/path"),
+    ],
+    *,
+    driver: Annotated[str, typer.Option(metavar="NAME", help="What the host speaks.")] = "dstack",
+    cap: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="Stops on it at once, at most.")
+    ] = DEFAULT_CAP,
+    token_env: Variable = None,
+    token_file: File = None,
+    username: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For Basic authentication.")
+    ] = None,
+    password_env: Variable = None,
+    password_file: File = None,
+    ca_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Certificates (PEM) to trust instead of the system's."),
+    ] = None,
+    client_cert: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Certificate (PEM) to show to the host.")
+    ] = None,
+    client_key: Annotated[str | None, typer.Option(metavar="FILE", help="Its key (PEM).")] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Write all of a known host anew, credentials included."),
+    ] = False,
+) -> None:
+    """Add a VM host. Nothing is sent to it: `cvmstop hosts check` does that.
+
+    Credentials are sealed before they are stored, and come from environment variables, files or
+    standard input (-).
+    """
+    from shared.sealing import Sealer
+    from shared.services.hosts import add_host
+    from shared.settings import load_settings
+    from workers.drivers.errors import HostError
+    from workers.drivers.registry import Drivers
+
+    if [token_file, password_file, ca_file, client_cert, client_key].count(STDIN) > 1:
+        msg = "only one thing can come from standard input"
+        raise typer.BadParameter(msg)
+    password = secret_from("--password", variable=password_env, file=password_file)
+    token = secret_from("--token", variable=token_env, file=token_file)
+    if (username is None) != (password is None):
+        msg = "--username and --password-env (or --password-file) go together"
+        raise typer.BadParameter(msg)
+    if token is not None and password is not None:
+        msg = "give a token, or a user name and password, not both"
+        raise typer.BadParameter(msg)
+    key = None if client_key is None else text_from("--client-key", client_key)
+    credentials = HostCredentials(
+        token=token,
+        username=username,
+        password=password,
+        ca_pem=None if ca_file is None else text_from("--ca-file", ca_file),
+        client_cert_pem=None if client_cert is None else text_from("--client-cert", client_cert),
+        client_key_pem=None if key is None else SecretStr(key),
+    )
+    settings = load_settings()
+    connection = HostConnection(name=name, driver=driver, address=address, credentials=credentials)
+    try:
+        # Making the driver checks all of this without connecting.
+        Drivers(settings).get(connection).close()
+    except HostError as error:
+        raise typer.BadParameter(error.message) from None
+    with edge.session(settings) as session:
+        add_host(
+            session,
+            Sealer(settings.sealing_keys),
+            name=name,
+            driver=driver,
+            address=address,
+            cap=cap,
+            credentials=credentials,
+            replace=replace,
+        )
+    typer.echo(f"host {name} is written down")
+
+
+@app.command("list")
+def list_(*, as_json: AsJson = False) -> None:
+    """List VM hosts, without their credentials."""
+    from shared.storage.inventory import list_hosts
+
+    with edge.session() as session:
+        rows = list_hosts(session)
+    columns = ["name", "driver", "address", "max_concurrent_stops", "cvms", "breaker", "last_error"]
+    show_rows(rows, columns, as_json=as_json, nothing="there are no hosts")
+
+
+@app.command()
+def check(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these hosts.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Ask VM hosts for their version; exit with 1 if one of them is not well.
+
+    Checks the address, TLS and the credentials. No VM is touched.
+    """
+    from cli.host_checks import check_hosts
+
+    rows = check_hosts(names or [])
+    columns = ["name", "reachable", "authenticated", "version", "error_code", "error"]
+    show_rows(rows, columns, as_json=as_json, nothing="there are no hosts")
+    if not all(row["ok"] for row in rows):
+        raise typer.Exit(1)

@@ -1,0 +1,95 @@
+"""The migrations make what the tables say, from nothing and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from shared.database import alembic_config, make_engine, require_current_schema
+from shared.exceptions import SchemaError
+from shared.tables import Base
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from alembic.config import Config
+    from sqlalchemy import Connection, Engine
+
+    from shared.settings import Settings
+    from tests.support.postgresql import PostgresqlServer
+
+
+def _config(connection: Connection) -> Config:
+    config = alembic_config()
+    config.attributes["connection"] = connection
+    return config
+
+
+@pytest.fixture
+def blank(postgresql: PostgresqlServer, settings: Settings) -> Iterator[Engine]:
+    """An engine on a database with nothing in it."""
+    url = postgresql.create_database(f"blank_{uuid4().hex}")
+    engine = make_engine(settings.model_copy(update={"database_url": url}), application="tests")
+    yield engine
+    engine.dispose()
+
+
+def test_tables_and_migrations_agree(engine: Engine) -> None:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_check_constraints_agree(engine: Engine) -> None:
+    """Alembic does not compare these."""
+    with engine.connect() as connection:
+        found = {
+            row.conname
+            for row in connection.execute(
+                text("SELECT conname FROM pg_constraint WHERE contype = 'c'")
+            )
+            if row.conname.startswith("ck_")
+        }
+    wanted = {
+        constraint.name
+        for table in Base.metadata.tables.values()
+        for constraint in table.constraints
+        if str(constraint.name).startswith("ck_")
+    }
+    assert found == wanted
+
+
+def test_up_from_nothing_and_back(blank: Engine) -> None:
+    with blank.connect() as connection:
+        config = _config(connection)
+        command.upgrade(config, "head")
+        assert set(inspect(connection).get_table_names()) > set(Base.metadata.tables)
+        connection.commit()
+        command.downgrade(config, "base")
+        assert inspect(connection).get_table_names() == ["alembic_version"]
+
+
+def test_schema_missing(blank: Engine) -> None:
+    with pytest.raises(SchemaError, match=r"no cvmstop schema yet: run `cvmstop migrate`"):
+        require_current_schema(blank)
+
+
+def test_schema_of_another_version(blank: Engine) -> None:
+    with blank.begin() as connection:
+        command.upgrade(_config(connection), "head")
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(
+        SchemaError, match=r"at revision 9999, this version needs .*cvmstop migrate"
+    ):
+        require_current_schema(blank)
+
+
+def test_schema_current(engine: Engine) -> None:
+    require_current_schema(engine)
