@@ -10,9 +10,8 @@ import structlog
 from shared.database import transaction
 from shared.exceptions import BrokerUnavailableError, SealError
 from shared.models.errors import ErrorCode, Fate
-from shared.models.turns import Failure, TurnResult
+from shared.models.turns import Failure, Refusal, TurnResult
 from shared.services.stops import ClaimedStop, claim_stop, connection_of, settle_stop
-from shared.storage.claims import Refusal
 from workers.drivers.errors import HostError
 from workers.turns import Turn
 

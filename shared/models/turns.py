@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -79,12 +79,14 @@ class DueStop:
     request_id: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settled:
-    """What settling a claim did."""
+class Refusal(StrEnum):
+    """Why a stop could not be claimed. None of them is an error."""
 
-    state: str
-    """The task's new state; the state of the row stands, whatever a late worker thinks."""
-    wake: tuple[DueStop, ...] = ()
-    """Stops of the same host that may use the slot now."""
-    due_at: datetime | None = None
+    NOT_WAITING = "not waiting"
+    """Claimed by another worker, or closed already: the usual end of a repeated message."""
+    NOT_DUE = "not due yet"
+    """Came too early; the dispatcher will send it when it is due."""
+    BREAKER_OPEN = "breaker open"
+    """The host does not answer; the dispatcher will send it when the breaker lets one through."""
+    HOST_AT_CAP = "host at cap"
+    """As many stops run on the host as may; the end of one of them wakes the next."""

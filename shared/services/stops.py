@@ -10,17 +10,10 @@ from shared.models.decisions import Standing, decide
 from shared.models.errors import ErrorCode, Fate
 from shared.models.hosts import HostConnection, HostCredentials
 from shared.models.states import StopState
-from shared.storage.claims import (
-    Refusal,
-    claim_row,
-    find_host_of,
-    lock_claimed,
-    lock_host,
-    note_reachable,
-    note_unreachable,
-    write_decision,
-)
+from shared.models.turns import Refusal
+from shared.storage.claims import claim_row, find_host_of, lock_claimed, write_decision
 from shared.storage.dispatch import take_next_of_host
+from shared.storage.host_standing import lock_host, note_reachable, note_unreachable
 
 
 if TYPE_CHECKING:

@@ -5,71 +5,25 @@ Locks are always taken in the order host, stop task, CVM. Times are the database
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Interval, case, func, insert, literal, select, update
-from sqlalchemy.orm import aliased
+from sqlalchemy import Interval, func, insert, literal, select, update
 
 from shared.models.states import OPEN_STATES, WAITING_STATES, StopState
-from shared.models.turns import Claim
+from shared.models.turns import Claim, Refusal
+from shared.storage.clock import now
+from shared.storage.host_standing import refusal_of_host, standing_of_host
 from shared.tables import Cvm, StopAttempt, StopTask, VmHost
 
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
     from shared.models.decisions import Decision
     from shared.models.turns import TurnResult
-
-now = func.clock_timestamp()
-"""The database's clock at this moment (`now()` is when the transaction began)."""
-
-
-class Refusal(StrEnum):
-    """Why a stop could not be claimed. None of them is an error."""
-
-    NOT_WAITING = "not waiting"
-    """Claimed by another worker, or closed already: the usual end of a repeated message."""
-    NOT_DUE = "not due yet"
-    """Came too early; the dispatcher will send it when it is due."""
-    BREAKER_OPEN = "breaker open"
-    """The host does not answer; the dispatcher will send it when the breaker lets one through."""
-    HOST_AT_CAP = "host at cap"
-    """As many stops run on the host as may; the end of one of them wakes the next."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LockedHost:
-    """A host whose row is locked, so that no other claim on it can happen meanwhile."""
-
-    row: VmHost
-    refusal: Refusal | None
-    """Why nothing may be claimed on it now; None if something may."""
-
-
-def effective_cap(breaker_threshold: int) -> ColumnElement[int]:
-    """Give the host's cap, or 1 while its breaker lets single stops through to try it."""
-    return case(
-        (VmHost.unreachable_count >= breaker_threshold, 1), else_=VmHost.max_concurrent_stops
-    )
-
-
-def stopping_on_host() -> ColumnElement[int]:
-    """Count the claimed stops of the host in the surrounding query."""
-    claimed = aliased(StopTask)
-    return (
-        select(func.count())
-        .select_from(claimed)
-        .where(claimed.vm_host_id == VmHost.id, claimed.state == StopState.STOPPING)
-        .correlate(VmHost)
-        .scalar_subquery()
-    )
 
 
 def find_host_of(session: Session, stop_task_id: UUID, *, breaker_threshold: int) -> UUID | Refusal:
@@ -83,7 +37,7 @@ def find_host_of(session: Session, stop_task_id: UUID, *, breaker_threshold: int
             StopTask.vm_host_id,
             StopTask.state.in_(WAITING_STATES),
             StopTask.due_at <= now,
-            *_standing_of_host(breaker_threshold),
+            *standing_of_host(breaker_threshold),
         )
         .join(VmHost, VmHost.id == StopTask.vm_host_id)
         .where(StopTask.id == stop_task_id)
@@ -93,38 +47,7 @@ def find_host_of(session: Session, stop_task_id: UUID, *, breaker_threshold: int
     if not row[2]:
         return Refusal.NOT_DUE
     vm_host_id: UUID = row[0]
-    return _refusal_of_host(breaker_is_open=row[3], room=row[4]) or vm_host_id
-
-
-def lock_host(session: Session, vm_host_id: UUID, *, breaker_threshold: int) -> LockedHost:
-    """Lock a host's row, then look at what runs on it.
-
-    Two statements: the second one's snapshot is taken after the lock was got, and so sees what
-    the transaction that held it before has done.
-    """
-    host = session.execute(
-        select(VmHost).where(VmHost.id == vm_host_id).with_for_update(key_share=True)
-    ).scalar_one()
-    breaker_is_open, room = session.execute(
-        select(*_standing_of_host(breaker_threshold)).where(VmHost.id == vm_host_id)
-    ).one()
-    return LockedHost(
-        row=host, refusal=_refusal_of_host(breaker_is_open=breaker_is_open, room=room)
-    )
-
-
-def _standing_of_host(breaker_threshold: int) -> tuple[ColumnElement[bool], ColumnElement[int]]:
-    """Whether the host's breaker is open, and how many more stops may be claimed on it."""
-    return (
-        func.coalesce(VmHost.breaker_open_until > now, False),
-        effective_cap(breaker_threshold) - stopping_on_host(),
-    )
-
-
-def _refusal_of_host(*, breaker_is_open: bool, room: int) -> Refusal | None:
-    if breaker_is_open:
-        return Refusal.BREAKER_OPEN
-    return Refusal.HOST_AT_CAP if room <= 0 else None
+    return refusal_of_host(breaker_is_open=row[3], room=row[4]) or vm_host_id
 
 
 def claim_row(
@@ -247,30 +170,3 @@ def write_decision(
             )
             .execution_options(synchronize_session=False)
         )
-
-
-def note_reachable(session: Session, host: VmHost) -> None:
-    """Close a host's breaker: it has answered."""
-    session.execute(
-        update(VmHost)
-        .where(VmHost.id == host.id, VmHost.unreachable_count > 0)
-        .values(unreachable_count=0, breaker_open_until=None, last_error=None)
-        .execution_options(synchronize_session=False)
-    )
-
-
-def note_unreachable(
-    session: Session, host: VmHost, message: str, *, threshold: int, cooldown: timedelta
-) -> None:
-    """Count an unreachable answer; from the threshold on, the breaker is open for the cooldown."""
-    opens = VmHost.unreachable_count + 1 >= threshold
-    session.execute(
-        update(VmHost)
-        .where(VmHost.id == host.id)
-        .values(
-            unreachable_count=VmHost.unreachable_count + 1,
-            breaker_open_until=case((opens, now + literal(cooldown, Interval)), else_=None),
-            last_error=message,
-        )
-        .execution_options(synchronize_session=False)
-    )

@@ -12,7 +12,8 @@ from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from shared.models.errors import ErrorCode
 from shared.models.states import WAITING_STATES, AttemptOutcome, StopState
 from shared.models.turns import DueStop
-from shared.storage.claims import effective_cap, now, stopping_on_host
+from shared.storage.clock import now
+from shared.storage.host_standing import effective_cap, stopping_on_host
 from shared.tables import Cvm, StopAttempt, StopTask, VmHost
 
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from sqlalchemy import CTE
     from sqlalchemy.orm import Session
 
 LEASE_MESSAGE = "the worker did not finish its turn in time (it died, or was cut off)"
@@ -134,14 +136,7 @@ def take_due(session: Session, *, resend_after: timedelta, breaker_threshold: in
         .lateral("due")
     )
     picked = select(due.c.id).select_from(room.join(due, true())).cte("picked")
-    rows = session.execute(
-        update(StopTask)
-        .where(StopTask.id == picked.c.id)
-        .values(sent_at=now)
-        .returning(StopTask.id, StopTask.request_id)
-        .execution_options(synchronize_session=False)
-    )
-    return [DueStop(stop_task_id=row.id, request_id=row.request_id) for row in rows]
+    return _mark_sent(session, picked)
 
 
 def take_next_of_host(session: Session, vm_host_id: UUID, *, limit: int) -> list[DueStop]:
@@ -164,6 +159,11 @@ def take_next_of_host(session: Session, vm_host_id: UUID, *, limit: int) -> list
         .with_for_update(skip_locked=True, key_share=True)
         .cte("picked")
     )
+    return _mark_sent(session, picked)
+
+
+def _mark_sent(session: Session, picked: CTE) -> list[DueStop]:
+    """Mark the picked stops as sent now; the caller sends them after the commit."""
     rows = session.execute(
         update(StopTask)
         .where(StopTask.id == picked.c.id)

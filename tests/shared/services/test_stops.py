@@ -11,9 +11,8 @@ from sqlalchemy import func, select, text
 from shared.database import transaction
 from shared.models.errors import ErrorCode, Fate
 from shared.models.states import PowerState, StopState
-from shared.models.turns import Claim, Exchange, Failure, TurnResult
+from shared.models.turns import Claim, Exchange, Failure, Refusal, TurnResult
 from shared.services.stops import ClaimedStop, Settled, claim_stop, settle_stop
-from shared.storage.claims import Refusal
 from shared.tables import Cvm, StopAttempt, StopTask, VmHost
 
 
