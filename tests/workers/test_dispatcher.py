@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from shared.database import transaction
 from shared.exceptions import BrokerUnavailableError
 from shared.models.turns import DueStop
 from shared.services.stops import ClaimedStop, claim_stop
+from shared.storage.dispatch import take_due
 from shared.tables import Cvm, StopAttempt, StopTask
 from workers.dispatcher import Round, run_round
 
@@ -139,6 +141,14 @@ class TestSending:
             thread.join()
         run(yard, broker)
         assert sorted(broker.sent) == sorted(tasks)
+
+    def test_what_another_dispatcher_is_taking_is_passed_over(self, yard: Yard) -> None:
+        yard.accept(3)
+        alter(yard, "sent_at = NULL")
+        again = timedelta(seconds=5)
+        with transaction(yard.engine) as first, transaction(yard.engine) as second:
+            assert len(take_due(first, resend_after=again, breaker_threshold=3)) == 3
+            assert take_due(second, resend_after=again, breaker_threshold=3) == []
 
     def test_through_a_real_broker(self, yard: Yard, valkey: str) -> None:
         yard.accept(3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from shared.models.errors import ErrorCode, Fate
 from shared.models.states import PowerState, StopState
 from shared.models.turns import Claim, Exchange, Failure, Refusal, TurnResult
 from shared.services.stops import ClaimedStop, Settled, claim_stop, settle_stop
+from shared.storage.claims import claim_row
 from shared.tables import Cvm, StopAttempt, StopTask, VmHost
 
 
@@ -95,6 +97,13 @@ class TestClaiming:
         (task,) = yard.accept()
         alter(yard, task, "due_at = now() + interval '1 minute'")
         assert claim(yard, task) is Refusal.NOT_DUE
+
+    def test_not_due_any_more_once_it_is_locked(self, yard: Yard) -> None:
+        """Another worker may have had a turn since the unlocked look."""
+        (task,) = yard.accept()
+        alter(yard, task, "due_at = now() + interval '1 minute'")
+        with transaction(yard.engine) as session:
+            assert claim_row(session, task, worker="w1", lease=timedelta(seconds=9)) is None
 
     def test_never_more_than_the_cap(self, yard: Yard) -> None:
         """Without the host's lock, claims that run at once each see a free place."""
