@@ -40,6 +40,7 @@ COMMANDS = {
     "keys": Place("cli.keys", "app", "API keys: create, list, revoke; keys that seal."),
     "cvms": Place("cli.cvms", "app", "CVMs: import, list."),
     "failures": Place("cli.failures", "app", "Stops that failed, and why."),
+    "settings": Place("cli.settings", "settings", "Every setting and what it means."),
     "api": Place("cli.api", "api", "Run the API."),
     "simulate-host": Place("cli.simulate_host", "simulate_host", "Run a simulated VM host."),
 }
@@ -99,7 +100,7 @@ def cvmstop(
 ) -> None:
     """Force-stop confidential VMs in batches, and lose none.
 
-    Settings are environment variables named CVMSTOP_…; the README lists them.
+    Settings are environment variables named CVMSTOP_…: see `cvmstop settings`.
     """
 
 

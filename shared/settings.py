@@ -25,7 +25,9 @@ ENV_PREFIX = "CVMSTOP_"
 class BrokerSettings(BaseSettings):
     """What a process that only talks to the broker needs (Flower needs no database)."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
 
     broker_url: SecretStr
     """`redis://[:password@]host:port/db` (Redis or Valkey, 6.2 or newer) or `amqp://…`."""
