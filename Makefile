@@ -35,7 +35,7 @@ check: setup ## Format, lint, types, layers, compose file, pinned set
 	@$(BIN)/python -m pip check
 
 audit: setup ## Known vulnerabilities in the pinned set (asks the package index)
-	@$(BIN)/pip-audit --disable-pip --require-hashes -r requirements.txt
+	@$(BIN)/python .ci/audit.py
 
 lock: setup ## Pin again, with hashes and without naming an index
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' pyproject.toml -o requirements.txt

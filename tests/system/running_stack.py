@@ -137,6 +137,7 @@ def started_up(
             [sys.executable, "-m", "cli", "up", "--data-dir", str(root), *options],
             stdout=file,
             stderr=file,
+            env={**os.environ, "CVMSTOP_RESEND_AFTER": "2"},  # lost messages: wait less for them
         )
     try:
         eventually(lambda: (root / "stack.json").exists() or process.poll() is not None, timeout=90)

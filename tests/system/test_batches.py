@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -9,6 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.system.running_stack import RunningStack
+
+OPEN_TASKS = (
+    "SELECT hash_id, count(*) FROM stop_tasks JOIN cvms ON cvms.id = cvm_id"
+    " WHERE finished_at IS NULL GROUP BY hash_id"
+)
 
 ROUNDS = 20
 """How often two requests race for the same CVMs."""
@@ -47,17 +53,17 @@ def test_other_workspaces_and_repeats(stack: RunningStack) -> None:
 
 def test_two_requests_at_once_never_stop_a_cvm_twice(stack: RunningStack) -> None:
     cvm_ids = stack.cvm_ids("globex")[:50]
-    count = (
-        "SELECT hash_id, count(*) FROM stop_tasks JOIN cvms ON cvms.id = cvm_id"
-        " WHERE hash_id = ANY(%s) GROUP BY hash_id"
-    )
-    before = Counter(dict(stack.rows(count, cvm_ids)))
     with ThreadPoolExecutor(2) as pool:
         for _ in range(ROUNDS):
-            answers = list(pool.map(stack.batch_stop, [cvm_ids, cvm_ids[::-1]]))
+            # No stop may end between the two requests: the second would rightly stop it again.
+            stack.signal("worker", signal.SIGSTOP)
+            try:
+                answers = list(pool.map(stack.batch_stop, [cvm_ids, cvm_ids[::-1]]))
+                open_tasks = stack.rows(OPEN_TASKS)
+            finally:
+                stack.signal("worker", signal.SIGCONT)
             assert sum(body["stopped"] for _, body in answers) == 50
             assert sum(body["skipped"] for _, body in answers) == 50
+            assert dict(open_tasks) == dict.fromkeys(cvm_ids, 1)
             for batch_id, _ in answers:
                 stack.wait_until_ended(batch_id)
-    after = Counter(dict(stack.rows(count, cvm_ids)))
-    assert after - before == dict.fromkeys(cvm_ids, ROUNDS)

@@ -31,8 +31,8 @@ def cvm_ids(stack: RunningStack) -> list[str]:
 
 @pytest.fixture
 def slow_hosts(stack: RunningStack) -> Iterator[None]:
-    """Make a turn take about three seconds."""
-    stack.change_hosts(stop_seconds=3)
+    """Make a turn take more than two seconds."""
+    stack.change_hosts(stop_seconds=2)
     yield
     stack.change_hosts(stop_seconds=1)
 

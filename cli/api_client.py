@@ -1,0 +1,164 @@
+"""A client of cvmstop's API, for commands. What goes wrong becomes one line for a person."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Self, cast
+from urllib.parse import quote
+
+import httpx
+
+from shared.exceptions import CvmstopError, SettingsError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import TracebackType
+
+URL_VARIABLE = "CVMSTOP_API_URL"
+"""Environment variable that says where the API is."""
+
+KEY_VARIABLE = "CVMSTOP_API_KEY"
+"""Environment variable with the API key: an option could be seen in a list of processes."""
+
+TIMEOUT = 10.0
+"""Longest wait for one network step, in seconds."""
+
+LARGEST_PAGE = 500
+"""Most rows that the API gives at once."""
+
+
+class ApiRequestError(CvmstopError):
+    """The API cannot be reached, or does not do what it was asked for."""
+
+    slug = "api_request"
+
+
+class ApiClient:
+    """One caller's connection to the API.
+
+    Parameters
+    ----------
+    url
+        Where the API is: `http://host:port`.
+    key
+        The caller's API key.
+    """
+
+    def __init__(self, url: str, key: str) -> None:
+        self._url = url.rstrip("/")
+        try:
+            self._client = httpx.Client(
+                base_url=self._url, headers={"X-API-Key": key}, timeout=TIMEOUT, trust_env=False
+            )
+        except (httpx.InvalidURL, UnicodeEncodeError):
+            raise SettingsError([f"{URL_VARIABLE} or {KEY_VARIABLE}: not usable"]) from None
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Take address and key from the environment.
+
+        Raises
+        ------
+        SettingsError
+            One of them is not set.
+        """
+        missing = [
+            f"{name} is not set: {what}"
+            for name, what in (
+                (URL_VARIABLE, "where the API is, such as http://127.0.0.1:8000"),
+                (KEY_VARIABLE, "an API key, as `cvmstop keys create` shows it"),
+            )
+            if not os.environ.get(name)
+        ]
+        if missing:
+            raise SettingsError(missing)
+        return cls(os.environ[URL_VARIABLE], os.environ[KEY_VARIABLE])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._client.close()
+
+    def batch_stop(self, cvm_ids: Sequence[str]) -> tuple[str, dict[str, Any]]:
+        """Ask for a batch of CVMs to be stopped; gives the batch's id and the answer.
+
+        Raises
+        ------
+        ApiRequestError
+            The API did not accept it.
+        """
+        answer = self._send("POST", "/api/v1/cvms/batch-stop", json={"cvm_ids": list(cvm_ids)})
+        return answer.headers["X-Batch-Id"], cast("dict[str, Any]", answer.json())
+
+    def batch(self, batch_id: str) -> dict[str, Any]:
+        """Read a batch with its stop tasks; raises what `batch_stop` raises."""
+        return self._get(f"/api/v1/batches/{batch_id}")
+
+    def stop_task(self, stop_task_id: str) -> dict[str, Any]:
+        """Read a stop task with everything that was tried; raises what `batch_stop` raises."""
+        return self._get(f"/api/v1/stop-tasks/{quote(stop_task_id, safe='')}")
+
+    def stop_tasks(self, wanted: Mapping[str, str | None], limit: int) -> Iterator[dict[str, Any]]:
+        """Read stop tasks, the newest first; raises what `batch_stop` raises.
+
+        Parameters
+        ----------
+        wanted
+            Filters, by the API's names for them; None leaves one out.
+        limit
+            How many at most, over as many pages as that takes.
+        """
+        filters = {name: value for name, value in wanted.items() if value is not None}
+        cursor: dict[str, str] = {}
+        while limit > 0:
+            size = {"limit": str(min(limit, LARGEST_PAGE))}
+            page = self._get("/api/v1/stop-tasks", {**filters, **size, **cursor})
+            yield from page["items"]
+            limit -= len(page["items"])
+            if page["next_cursor"] is None:
+                return
+            cursor = {"cursor": page["next_cursor"]}
+
+    def _get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+        answer = self._send("GET", path, params=params)
+        try:
+            return cast("dict[str, Any]", answer.json())
+        except ValueError:
+            msg = f"{self._url} does not answer like cvmstop's API: is {URL_VARIABLE} right?"
+            raise ApiRequestError(msg) from None
+
+    def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
+        try:
+            answer = self._client.request(method, path, **content)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            msg = (
+                f"the API at {self._url} does not answer ({type(error).__name__}):"
+                f" is it running, and is {URL_VARIABLE} right?"
+            )
+            raise ApiRequestError(msg) from None
+        if answer.is_success:
+            return answer
+        if answer.status_code == 401:
+            msg = f"the API does not know the key in {KEY_VARIABLE}, or it is not valid any more"
+        else:
+            msg = f"the API answered {answer.status_code}: {_detail(answer)}"
+        raise ApiRequestError(msg)
+
+
+def _detail(answer: httpx.Response) -> str:
+    """Give what the API says is wrong, in one line."""
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        return answer.reason_phrase
+    if isinstance(detail, list):
+        problems = [f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in detail]
+        return "; ".join(problems)
+    return str(detail)

@@ -1,0 +1,129 @@
+"""`cvmstop failures`: which stops failed, and why. It asks the API, so a key shows its own part."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from cli.output import AsJson, as_json_text, show_rows, time_text
+from shared.models.errors import ErrorCode
+from shared.models.states import StopState
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+app = typer.Typer(
+    help="Stops that failed, and why. Needs CVMSTOP_API_URL and CVMSTOP_API_KEY.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+COLUMNS = ["id", "cvm_id", "host", "workspace", "attempts", "finished_at", "error_code"]
+"""What a table shows of a failure, before its message."""
+
+
+@app.command("list")
+def list_(
+    *,
+    host: Annotated[str | None, typer.Option(metavar="NAME", help="Only on this host.")] = None,
+    workspace: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only of this workspace.")
+    ] = None,
+    error_code: Annotated[
+        ErrorCode | None, typer.Option(metavar="CODE", help="Only for this reason.")
+    ] = None,
+    cvm: Annotated[str | None, typer.Option(metavar="ID", help="Only of this CVM.")] = None,
+    batch: Annotated[UUID | None, typer.Option(metavar="ID", help="Only of this batch.")] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
+            metavar="TIME",
+            help="Only accepted since, such as 2026-01-31 or 2026-01-31T14:00:00, local time.",
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Newest N at most.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List stops that failed, the newest first."""
+    from cli.api_client import ApiClient
+
+    wanted = {
+        "state": str(StopState.FAILED),
+        "host": host,
+        "workspace": workspace,
+        "error_code": error_code,
+        "cvm_id": cvm,
+        "batch_id": str(batch) if batch else None,
+        # A time without a zone is the caller's own.
+        "accepted_from": since.astimezone().isoformat() if since else None,
+    }
+    with ApiClient.from_environment() as client:
+        found = list(client.stop_tasks(wanted, limit))
+    show_rows(
+        found if as_json else map(_with_times, found),
+        [*COLUMNS, "error_message"],
+        as_json=as_json,
+        nothing="no stop has failed, as far as this was asked and this key may see",
+    )
+
+
+@app.command()
+def show(
+    stop_task_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Of the stop task, which is its Celery task's too.")
+    ],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as one object.")] = False,
+) -> None:
+    """Show a stop with every try: what was sent, and what the host answered."""
+    from cli.api_client import ApiClient
+
+    with ApiClient.from_environment() as client:
+        found = client.stop_task(stop_task_id)
+    if as_json:
+        typer.echo(as_json_text(found))
+        return
+    for line in _describe(found):
+        typer.echo(line)
+
+
+def _with_times(row: dict[str, Any]) -> dict[str, Any]:
+    """Give a row for a table: times to the second."""
+    finished = row["finished_at"]
+    return {**row, "finished_at": finished and time_text(datetime.fromisoformat(finished))}
+
+
+def _describe(found: dict[str, Any]) -> Iterator[str]:
+    """Describe a stop task for a person."""
+    yield f"stop task  {found['id']}"
+    yield f"batch      {found['batch_id']}"
+    yield f"CVM        {found['cvm_id']} of {found['workspace']}"
+    yield f"VM         {found['vm_uuid']} on {found['host']}"
+    yield f"accepted   {_time(found['accepted_at'])}"
+    ended = f", {_time(found['finished_at'])}" if found["finished_at"] else ""
+    yield f"state      {found['state']}{ended}"
+    if found["error_code"]:
+        yield f"error      {found['error_code']}: {_shown(found['error_message'])}"
+    for attempt in found["attempt_log"]:
+        yield ""
+        yield f"try {attempt['number']}, {_time(attempt['started_at'])}, {attempt['worker']}"
+        yield f"  outcome  {attempt['outcome']}, the VM {attempt['power_state'] or 'not seen'}"
+        if attempt["error_code"]:
+            yield f"  error    {attempt['error_code']}: {_shown(attempt['error_message'])}"
+        for exchange in attempt["exchanges"]:
+            yield f"  sent     {_shown(exchange['request'])}"
+            yield f"  got      {_shown(exchange['answer'])}  ({exchange['seconds']:.3f} s)"
+
+
+def _time(text: str) -> str:
+    return time_text(datetime.fromisoformat(text))
+
+
+def _shown(text: str | None) -> str:
+    """Show what came from a host, without letting it steer the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text or "-")

@@ -1,0 +1,102 @@
+"""`cvmstop up`: the whole stack on one machine."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cli.stack.data_dir import DataDir
+    from cli.stack.stack import Stack
+
+
+def up(
+    *,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Keep data here, and start again with it; else nothing is kept."
+        ),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, metavar="P", help="The API's port.")
+    ] = None,
+    simulate: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Add three simulated hosts, with so many CVMs on them."
+        ),
+    ] = None,
+) -> None:
+    """Start the whole stack on this machine and keep it up: Ctrl-C ends it.
+
+    PostgreSQL, Valkey, API, worker, dispatcher and Flower; what dies is started again. Once all
+    are ready, DIR/stack.json says how they are reached. Settings (CVMSTOP_…) reach all of them.
+    """
+    from cli.stack.simulation import EMPTY, simulated
+    from cli.stack.stack import Stack
+    from cli.stack.supervisor import ToldToStopError
+
+    began = time.monotonic()
+    with opened(data_dir) as directory:
+        typer.echo(f"starting the stack in {directory.root}")
+        stack = Stack(
+            directory,
+            EMPTY if simulate is None else simulated(simulate),
+            api_port=port,
+            report=typer.echo,
+        )
+        with suppress(ToldToStopError), stack.running():
+            typer.echo(f"ready in {time.monotonic() - began:.1f} s")
+            _say_how_to_go_on(stack)
+            stack.supervisor.run()
+
+
+@contextmanager
+def opened(root: Path | None) -> Iterator[DataDir]:
+    """Prepare and lock a data directory; without one, make one that goes with the block.
+
+    Raises
+    ------
+    StackError
+        It cannot be used, or another stack runs on it.
+    """
+    from cli.stack.data_dir import DataDir
+
+    temporary = None if root else Path(tempfile.mkdtemp(prefix="cvmstop-"))
+    directory = DataDir((root or temporary or Path()).resolve())
+    try:
+        directory.prepare()
+        with directory.locked():
+            yield directory
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _say_how_to_go_on(stack: Stack) -> None:
+    facts, directory = stack.facts, stack.data_dir
+    example = next((record.hash_id for record in stack.inventory.records()), "cvm_...")
+    typer.echo(f"""
+API        {facts.api_url}
+Flower     {facts.flower_url}  (user {facts.flower_user}, password in stack.json)
+how to     {directory.stack_file}
+logs       {directory.logs}
+
+Stop a CVM, and see what became of it:
+  . {directory.environment_file}
+  curl -H "X-API-Key: $CVMSTOP_API_KEY" -H 'Content-Type: application/json' \\
+    -d '{{"cvm_ids": ["{example}"]}}' "$CVMSTOP_API_URL/api/v1/cvms/batch-stop"
+  curl -H "X-API-Key: $CVMSTOP_API_KEY" "$CVMSTOP_API_URL/api/v1/stop-tasks?limit=5"
+  cvmstop failures list
+
+Ctrl-C ends everything.""")
