@@ -21,7 +21,7 @@ from workers.tasks import register_tasks
 if TYPE_CHECKING:
     from celery import Celery
 
-DEFAULT_CONCURRENCY = 32
+DEFAULT_CONCURRENCY = 64
 """Turns at once in one worker process.
 
 A turn mostly waits for its host, so that threads are cheap; several dead hosts' caps should fit in

@@ -1,0 +1,105 @@
+"""Sending: on a real Valkey, and on a broker that goes away on cue."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from fakeredis import FakeRedis, FakeServer
+from kombu.transport.redis import Channel
+from pydantic import SecretStr
+from redis import Redis
+
+from shared.broker import STOP_TASK, STOPS_QUEUE, Broker, make_celery
+from shared.exceptions import BrokerUnavailableError
+from shared.models.turns import DueStop
+from shared.settings import BrokerSettings
+from tests.support.postgresql import free_port
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def stops(count: int = 3) -> list[DueStop]:
+    return [DueStop(stop_task_id=uuid4(), request_id="from-afar") for _ in range(count)]
+
+
+def broker_at(url: str) -> Broker:
+    return Broker(make_celery(BrokerSettings(broker_url=SecretStr(url), broker_timeout=0.2)))
+
+
+class TestOnValkey:
+    @pytest.fixture
+    def broker(self, valkey: str) -> Iterator[Broker]:
+        made = broker_at(valkey)
+        yield made
+        made.close()
+
+    def test_a_message_holds_ids_alone(self, broker: Broker, valkey: str) -> None:
+        (stop,) = stops(1)
+        broker.send_stops([stop])
+        with Redis.from_url(valkey) as client:
+            (raw,) = client.lrange(STOPS_QUEUE, 0, -1)
+        headers = json.loads(raw)["headers"]
+        assert (headers["task"], headers["id"]) == (STOP_TASK, str(stop.stop_task_id))
+        assert headers["argsrepr"] == f"('{stop.stop_task_id}',)"
+        assert headers["kwargsrepr"] == "{'request_id': 'from-afar'}"
+
+    def test_a_batch_is_one_trip(self, broker: Broker, valkey: str) -> None:
+        broker.send_stops(stops(1))
+        with Redis.from_url(valkey) as client:
+            before = _reads(client)
+            broker.send_stops(stops(50))
+            own_reads = _reads(client) - before - 1
+            assert client.llen(STOPS_QUEUE) == 51
+        assert own_reads < 5
+
+    def test_a_flushed_broker_takes_messages(self, broker: Broker, valkey: str) -> None:
+        broker.send_stops(stops())
+        with Redis.from_url(valkey) as client:
+            client.flushall()
+            broker.send_stops(stops())
+            assert client.llen(STOPS_QUEUE) == 3
+
+    def test_ping(self, broker: Broker) -> None:
+        broker.ping()
+
+    def test_nothing_to_send(self) -> None:
+        broker_at(f"redis://127.0.0.1:{free_port()}/0").send_stops([])
+
+
+class TestOnABrokerThatGoesAway:
+    @pytest.fixture
+    def server(self, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
+        made = FakeServer()
+        monkeypatch.setattr(
+            Channel, "_get_client", lambda _: lambda **_options: FakeRedis(server=made)
+        )
+        return made
+
+    def test_it_is_told_and_works_again_once_it_is_back(self, server: FakeServer) -> None:
+        broker = broker_at("redis://anywhere/0")
+        broker.send_stops(stops())
+        server.connected = False
+        with pytest.raises(BrokerUnavailableError, match="did not take 3 messages"):
+            broker.send_stops(stops())
+        with pytest.raises(BrokerUnavailableError, match="does not answer"):
+            broker.ping()
+        server.connected = True
+        broker.send_stops(stops())
+        broker.ping()
+        assert FakeRedis(server=server).llen(STOPS_QUEUE) == 6
+
+    def test_the_reason_never_holds_the_url(self, server: FakeServer) -> None:
+        server.connected = False
+        with pytest.raises(BrokerUnavailableError) as caught:
+            broker_at("redis://:hunter2@anywhere/0").send_stops(stops())
+        assert "hunter2" not in str(caught.value)
+
+
+def _reads(client: Redis) -> int:
+    """Count the reads from sockets that the server has done: one for each trip, about."""
+    return int(client.info("stats")["total_reads_processed"])
