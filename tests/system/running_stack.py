@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psycopg
 
-from tests.system.waiting import eventually
+from tests.support.waiting import eventually
 
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.system.waiting import eventually
+from tests.support.waiting import eventually
 
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from shared.broker import STOP_TASK
-from tests.system.waiting import eventually
+from tests.support.waiting import eventually
 
 
 if TYPE_CHECKING:

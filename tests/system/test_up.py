@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from tests.support.waiting import eventually
 from tests.system.running_stack import RunningStack, started_up
-from tests.system.waiting import eventually
 
 
 if TYPE_CHECKING:
