@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import create_engine, make_url, text
+import psycopg
+from psycopg.pq import TransactionStatus
+from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
@@ -18,15 +20,47 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from alembic.config import Config
+    from psycopg.abc import PQGen
     from sqlalchemy import Engine
 
     from shared.settings import Settings
+
+Answer = TypeVar("Answer")
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 """Where Alembic's scripts are."""
 
 MIGRATE_COMMAND = "cvmstop migrate"
 """The command that brings a schema up."""
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection that waits for the server no longer than a bound.
+
+    PostgreSQL's own time-outs need a server that runs. One that hangs (a frozen machine, a full
+    disk, a network that swallows everything) would hold a thread for ever.
+    """
+
+    answer_timeout: float | None = None
+    """Longest wait for the answer to one command; None for no bound."""
+
+    def wait(
+        self, gen: PQGen[Answer], interval: float = 0.1, timeout: float | None = None
+    ) -> Answer:
+        """Wait for the server, as `psycopg.Connection.wait` does, within the bound.
+
+        Raises
+        ------
+        psycopg.OperationalError
+            There was no answer in time. The connection is closed: what it would say next belongs
+            to the command that was given up.
+        """
+        try:
+            return super().wait(gen, interval, timeout or self.answer_timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.close()
+            raise
 
 
 def make_engine(settings: Settings, *, application: str) -> Engine:
@@ -49,22 +83,35 @@ def make_engine(settings: Settings, *, application: str) -> Engine:
     except (ArgumentError, ValueError):
         msg = "CVMSTOP_DATABASE_URL: not a URL; postgresql://user:password@host:port/name is wanted"
         raise SettingsError([msg]) from None
-    milliseconds = int(settings.database_timeout * 1000)
-    return create_engine(
+    engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
+        connect_args=_connect_args(settings, application),
         pool_size=settings.database_pool_size,
         max_overflow=0,
         pool_timeout=settings.database_timeout,
         pool_pre_ping=True,
         hide_parameters=True,
-        connect_args={
-            "application_name": f"cvmstop-{application}",
-            # libpq counts in whole seconds and takes less than 2 as 2.
-            "connect_timeout": max(2, round(settings.database_timeout)),
-            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
-            f" -c idle_in_transaction_session_timeout={milliseconds * 6} -c timezone=UTC",
-        },
     )
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_: object, __: object, arguments: list[Any], options: dict[str, Any]) -> Any:
+        connection = BoundedConnection.connect(*arguments, **options)
+        # A little later than the server's own time-out, whose message says more.
+        connection.answer_timeout = settings.database_timeout + 1
+        return connection
+
+    return engine
+
+
+def _connect_args(settings: Settings, application: str) -> dict[str, Any]:
+    milliseconds = int(settings.database_timeout * 1000)
+    return {
+        "application_name": f"cvmstop-{application}",
+        # libpq counts in whole seconds and takes less than 2 as 2.
+        "connect_timeout": max(2, round(settings.database_timeout)),
+        "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
+        f" -c idle_in_transaction_session_timeout={milliseconds * 6} -c timezone=UTC",
+    }
 
 
 @contextmanager
