@@ -6,9 +6,15 @@ import time
 from typing import TYPE_CHECKING
 
 import structlog
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
 
 from shared.database import transaction
-from shared.exceptions import BrokerUnavailableError, SealError
+from shared.exceptions import BrokerUnavailableError, DatabaseUnavailableError, SealError
 from shared.models.errors import ErrorCode, Fate
 from shared.models.turns import Failure, Refusal, TurnResult
 from shared.services.stops import ClaimedStop, claim_stop, connection_of, settle_stop
@@ -19,9 +25,20 @@ from workers.turns import Turn
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from shared.models.turns import Claim
+    from shared.services.stops import Settled
     from workers.parts import WorkerParts
 
 log = structlog.get_logger(__name__)
+
+SETTLE_RETRY = 0.2
+"""Seconds before settling is tried again when the database is away; doubles each time.
+
+PostgreSQL is back about a second after it was killed.
+"""
+
+SETTLE_RETRY_MAX = 2.0
+"""Longest such wait, in seconds."""
 
 STALE = "too late: another worker has the stop"
 """Result of a turn whose claim ran out before it was settled; nothing was changed."""
@@ -57,8 +74,15 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
         log.debug("no turn", reason=str(claimed))
         return str(claimed)
     result = _take_turn(parts, claimed, began=began)
-    with transaction(parts.engine) as session:
-        settled = settle_stop(session, claimed.claim, result, settings=parts.settings)
+    # What the host said is worth keeping while the claim stands: without it the stop waits for its
+    # lease to run out, and the host is asked all over again.
+    retrying = Retrying(
+        retry=retry_if_exception_type(DatabaseUnavailableError),
+        stop=stop_after_delay(parts.settings.lease - (time.monotonic() - began)),
+        wait=wait_exponential_jitter(multiplier=SETTLE_RETRY, max=SETTLE_RETRY_MAX),
+        reraise=True,
+    )
+    settled = retrying(_settle, parts, claimed.claim, result)
     if settled is None:
         log.warning("turn came too late", attempt=claimed.claim.attempt)
         return STALE
@@ -76,6 +100,11 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
     except BrokerUnavailableError as error:
         log.warning("broker unavailable, the dispatcher will wake the next", error=str(error))
     return str(settled.state)
+
+
+def _settle(parts: WorkerParts, claim: Claim, result: TurnResult) -> Settled | None:
+    with transaction(parts.engine) as session:
+        return settle_stop(session, claim, result, settings=parts.settings)
 
 
 def _take_turn(parts: WorkerParts, claimed: ClaimedStop, *, began: float) -> TurnResult:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, text
 
 from shared.database import transaction
+from shared.exceptions import DatabaseUnavailableError
 from shared.models.batches import BatchRequest
 from shared.models.hosts import HostCredentials
 from shared.models.states import StopState
 from shared.sealing import Sealer, new_sealing_key
 from shared.services.batch_stop import accept_batch
+from shared.services.stops import settle_stop
 from shared.tables import StopAttempt, StopTask
 from tests.support.seeds import make_cvm, make_host, make_workspace
 from tests.support.simulated_host import simulated_host
@@ -164,3 +166,25 @@ def test_a_turn_that_outlives_its_lease_changes_nothing(
         assert work_on_stop(parts, task, worker="w@1") == STALE
     row = final(yard, task)
     assert (row.state, row.finished_at) == (StopState.STOPPING, None)
+
+
+def test_a_database_that_is_away_when_the_turn_ends(
+    yard: Yard, parts: WorkerParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the host said is not forgotten; the host is not asked again."""
+    failures = 2
+
+    def settle(*args: Any, **kwargs: Any) -> Any:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            msg = "away"
+            raise DatabaseUnavailableError(msg)
+        return settle_stop(*args, **kwargs)
+
+    monkeypatch.setattr("workers.stops.settle_stop", settle)
+    with simulated_host(vms=1) as host:
+        (task,) = accept(yard, host)
+        assert work_on_stop(parts, task, worker="w@1") == StopState.SUCCEEDED
+        assert len(host.log(method="StopVm")) == 1
+    assert final(yard, task).attempt == 1
