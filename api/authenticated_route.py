@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from api.parts import ApiParts
     from shared.models.callers import Caller
+
+JSON = "application/json"
+"""The only content that a body may have. Source: the endpoint's specification."""
 
 BEARER = "bearer "
 """Start of an `Authorization` header with a key; the scheme's case does not matter (RFC 9110)."""
@@ -36,9 +40,38 @@ class AuthenticatedRoute(APIRoute):
             request.state.caller = await run_in_threadpool(
                 find_caller, request.app.state.parts, presented_key(request)
             )
+            self._refuse_unknown_parameters(request)
+            self._refuse_other_content(request)
             return await handle(StrictJsonRequest(request.scope, request.receive))
 
         return authenticate_first
+
+    def _refuse_unknown_parameters(self, request: Request) -> None:
+        """Refuse a misspelt `?dry_run` instead of stopping machines."""
+        known = {field.alias for field in self.dependant.query_params}
+        _refuse(
+            [
+                {
+                    "loc": ("query", name),
+                    "msg": f"unknown parameter; known are: {', '.join(sorted(known)) or 'none'}",
+                    "type": "extra_forbidden",
+                }
+                for name in request.query_params
+                if name not in known
+            ]
+        )
+
+    def _refuse_other_content(self, request: Request) -> None:
+        """Say what is missing, where FastAPI only says that the body is no object."""
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if self.body_field is not None and content_type != JSON:
+            message = f"send the body as JSON, with Content-Type: {JSON}"
+            _refuse([{"loc": ("header", "content-type"), "msg": message, "type": "content_type"}])
+
+
+def _refuse(problems: list[dict[str, Any]]) -> None:
+    if problems:
+        raise RequestValidationError(problems)
 
 
 class StrictJsonRequest(Request):

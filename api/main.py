@@ -14,7 +14,7 @@ from api.parts import make_api_parts
 from api.routes import batch_stop, batches, health, stop_tasks
 from shared import __version__
 from shared.database import require_current_schema
-from shared.settings import Settings, load_settings
+from shared.settings import ApiSettings
 
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ TAGS = [
 ]
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: ApiSettings | None = None) -> FastAPI:
     """Make the application.
 
     Parameters
@@ -44,7 +44,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     SettingsError
         A setting is missing or wrong.
     """
-    parts = make_api_parts(settings or load_settings())
+    parts = make_api_parts(settings or ApiSettings.load())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

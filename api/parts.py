@@ -12,14 +12,14 @@ from shared.database import make_engine
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from shared.settings import Settings
+    from shared.settings import ApiSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApiParts:
     """What one API process has, for its whole life; used by all of its threads."""
 
-    settings: Settings
+    settings: ApiSettings
     engine: Engine
     broker: Broker
 
@@ -29,7 +29,7 @@ class ApiParts:
         self.engine.dispose()
 
 
-def make_api_parts(settings: Settings) -> ApiParts:
+def make_api_parts(settings: ApiSettings) -> ApiParts:
     """Wire an API process together; nothing is connected to yet."""
     return ApiParts(
         settings=settings,

@@ -16,10 +16,10 @@ def api(
 
     from api.main import create_app
     from shared.database import make_engine, require_current_schema
-    from shared.settings import load_settings
+    from shared.settings import ApiSettings
     from shared.telemetry import configure_logging
 
-    settings = load_settings()
+    settings = ApiSettings.load()
     configure_logging(settings)
     # Looked at here too: from within its start-up, uvicorn would tell it with a traceback.
     engine = make_engine(settings, application="api-start")

@@ -61,7 +61,7 @@ class ApiClient:
         Raises
         ------
         SettingsError
-            One of them is not set.
+            One of them is not set, or the address has no scheme.
         """
         missing = [
             f"{name} is not set: {what}"
@@ -73,6 +73,8 @@ class ApiClient:
         ]
         if missing:
             raise SettingsError(missing)
+        if not os.environ[URL_VARIABLE].lower().startswith(("http://", "https://")):
+            raise SettingsError([f"{URL_VARIABLE}: http:// or https:// is missing"])
         return cls(os.environ[URL_VARIABLE], os.environ[KEY_VARIABLE])
 
     def __enter__(self) -> Self:

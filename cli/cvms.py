@@ -13,7 +13,7 @@ from shared.exceptions import ImportRefusedError
 from shared.services.cvm_file import FileFormat, read_cvm_file
 
 
-app = typer.Typer(help="CVMs: import, list.", no_args_is_help=True, rich_markup_mode="markdown")
+app = typer.Typer(help="CVMs: import, list, remove.", no_args_is_help=True, rich_markup_mode="markdown")
 
 SUFFIXES = {
     ".csv": FileFormat.CSV,
@@ -87,3 +87,19 @@ def list_(
     columns = ["id", "name", "workspace", "host", "vm_uuid", "status", "in_progress"]
     columns.append("gpu_rental_order")
     show_rows(rows, columns, as_json=as_json, nothing="there are no such CVMs")
+
+
+@app.command()
+def remove(
+    cvm_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Public ids, cvm_...")],
+) -> None:
+    """Remove CVMs that were never stopped from here. All of them, or none.
+
+    Stops stay on record, and with them their CVM: import it without host and vm_uuid instead, and
+    it cannot be stopped any more.
+    """
+    from cli.removal import remove_cvms
+
+    with edge.session() as session:
+        count = remove_cvms(session, cvm_ids)
+    typer.echo(f"removed {count}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from shared.exceptions import CvmstopError, DatabaseUnavailableError
+from shared.exceptions import CvmstopError
 
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
-    from shared.settings import Settings
+    from shared.settings import DatabaseSettings
 
 
 class DatabaseRefusedError(CvmstopError):
@@ -41,12 +41,14 @@ def failures_told() -> Iterator[None]:
     try:
         yield
     except CvmstopError as error:
-        typer.echo(f"cvmstop: {error}{_reason(error)}", err=True)
+        typer.echo(f"cvmstop: {error.for_operators()}", err=True)
         raise typer.Exit(1) from None
 
 
 @contextmanager
-def database(settings: Settings | None = None, *, application: str = "cli") -> Iterator[Engine]:
+def database(
+    settings: DatabaseSettings | None = None, *, application: str = "cli"
+) -> Iterator[Engine]:
     """One command's engine. What the database refuses becomes a failure that can be told.
 
     Parameters
@@ -68,9 +70,9 @@ def database(settings: Settings | None = None, *, application: str = "cli") -> I
     from sqlalchemy.exc import DBAPIError
 
     from shared.database import make_engine, require_current_schema
-    from shared.settings import load_settings
+    from shared.settings import DatabaseSettings
 
-    engine = make_engine(settings or load_settings(), application=application)
+    engine = make_engine(settings or DatabaseSettings.load(), application=application)
     try:
         yield engine
     except DBAPIError as error:
@@ -82,7 +84,7 @@ def database(settings: Settings | None = None, *, application: str = "cli") -> I
 
 
 @contextmanager
-def session(settings: Settings | None = None) -> Iterator[Session]:
+def session(settings: DatabaseSettings | None = None) -> Iterator[Session]:
     """One command's transaction: commits when the block ends, rolls back when it raises.
 
     Raises
@@ -94,14 +96,6 @@ def session(settings: Settings | None = None) -> Iterator[Session]:
 
     with database(settings) as engine, transaction(engine) as opened:
         yield opened
-
-
-def _reason(error: CvmstopError) -> str:
-    """Give what the driver said of an outage; it never holds the password."""
-    if not isinstance(error, DatabaseUnavailableError):
-        return ""
-    line = _first_line(getattr(error.__cause__, "orig", None))
-    return f" ({line})" if line else ""
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -12,7 +12,7 @@ from shared.models.errors import ErrorCode
 from shared.sealing import Sealer
 from shared.services.hosts import require_hosts
 from shared.services.stops import connection_of
-from shared.settings import load_settings
+from shared.settings import Settings
 from workers.drivers.errors import HostError
 from workers.drivers.protocol import CallBounds
 from workers.drivers.registry import Drivers
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from shared.models.hosts import HostConnection
     from shared.models.turns import Exchange
-    from shared.settings import Settings
 
 AT_ONCE = 32
 """Hosts that are asked at once, so that silent ones hold nobody up."""
@@ -44,7 +43,7 @@ def check_hosts(names: Sequence[str]) -> list[Report]:
     CvmstopError
         No such host, or the settings or the database are not well.
     """
-    settings = load_settings()
+    settings = Settings.load()
     sealer = Sealer(settings.sealing_keys)
     reports: list[Report] = []
     connections: list[HostConnection] = []

@@ -14,7 +14,9 @@ from shared.models.hosts import DEFAULT_CAP, HostConnection, HostCredentials
 
 
 app = typer.Typer(
-    help="VM hosts: add, list, check.", no_args_is_help=True, rich_markup_mode="markdown"
+    help="VM hosts: add, list, check, remove.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 
 Variable = Annotated[str | None, typer.Option(metavar="VAR", help="Environment variable with it.")]
@@ -60,7 +62,7 @@ def add(  # noqa: PLR0913 - one parameter for each option
     """
     from shared.sealing import Sealer
     from shared.services.hosts import add_host
-    from shared.settings import load_settings
+    from shared.settings import Settings
     from workers.drivers.errors import HostError
     from workers.drivers.registry import Drivers
 
@@ -84,7 +86,7 @@ def add(  # noqa: PLR0913 - one parameter for each option
         client_cert_pem=None if client_cert is None else text_from("--client-cert", client_cert),
         client_key_pem=None if key is None else SecretStr(key),
     )
-    settings = load_settings()
+    settings = Settings.load()
     connection = HostConnection(name=name, driver=driver, address=address, credentials=credentials)
     try:
         # Making the driver checks all of this without connecting.
@@ -103,6 +105,7 @@ def add(  # noqa: PLR0913 - one parameter for each option
             replace=replace,
         )
     typer.echo(f"host {name} is written down")
+    _tell_assumed_port(address)
 
 
 @app.command("list")
@@ -135,3 +138,24 @@ def check(
     show_rows(rows, columns, as_json=as_json, nothing="there are no hosts")
     if not all(row["ok"] for row in rows):
         raise typer.Exit(1)
+
+
+@app.command()
+def remove(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Remove a VM host that no CVM and no stop on record refers to."""
+    from cli.removal import remove_host
+
+    with edge.session() as session:
+        remove_host(session, name)
+    typer.echo(f"removed host {name}")
+
+
+def _tell_assumed_port(address: str) -> None:
+    """Say which port is used where none was given: rarely what is meant, unless for a proxy."""
+    from urllib.parse import urlsplit
+
+    from workers.drivers.address import DEFAULT_PORTS
+
+    parts = urlsplit(address)
+    if parts.scheme in DEFAULT_PORTS and parts.port is None:
+        typer.echo(f"no port given: {DEFAULT_PORTS[parts.scheme]} is used", err=True)

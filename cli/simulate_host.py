@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from contextlib import ExitStack
 from pathlib import Path
@@ -134,6 +135,8 @@ def simulate_host(  # noqa: PLR0913 - one parameter for each option of the comma
             )
             server = HostServer(simulated, endpoint, lambda: _tell(server.url, ready_file))
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            if isinstance(error, OSError) and error.errno == errno.EADDRINUSE and unix is None:
+                _refuse(f"port {port} is taken: give another --port, or none for a free one")
             _refuse(f"the simulated host cannot start: {error}")
         # A client that does not get through TLS is no news: such a host is there for that too.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -141,7 +144,7 @@ def simulate_host(  # noqa: PLR0913 - one parameter for each option of the comma
 
 
 def _refuse(message: str) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"cvmstop: {message}", err=True)
     raise typer.Exit(2)
 
 

@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from shared.database import BoundedConnection, make_engine
-from shared.settings import load_settings
+from shared.settings import DatabaseSettings
 from shared.tables import Base
 
 
@@ -30,7 +30,7 @@ given: Connection | None = context.config.attributes.get("connection")
 if given is not None:
     migrate(given)
 else:
-    engine = make_engine(load_settings(), application="migrate")
+    engine = make_engine(DatabaseSettings.load(), application="migrate")
     try:
         with engine.connect() as own:
             migrate(own)

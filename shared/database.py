@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
     from sqlalchemy import Engine
 
-    from shared.settings import Settings
+    from shared.settings import DatabaseSettings
 
 Answer = TypeVar("Answer")
 
@@ -63,7 +63,7 @@ class BoundedConnection(psycopg.Connection[Any]):
             raise
 
 
-def make_engine(settings: Settings, *, application: str) -> Engine:
+def make_engine(settings: DatabaseSettings, *, application: str) -> Engine:
     """Make the engine of one process.
 
     Parameters
@@ -103,7 +103,7 @@ def make_engine(settings: Settings, *, application: str) -> Engine:
     return engine
 
 
-def _connect_args(settings: Settings, application: str) -> dict[str, Any]:
+def _connect_args(settings: DatabaseSettings, application: str) -> dict[str, Any]:
     milliseconds = int(settings.database_timeout * 1000)
     return {
         "application_name": f"cvmstop-{application}",
@@ -146,12 +146,16 @@ def translate_outages() -> Iterator[None]:
         raise DatabaseUnavailableError(msg) from error
     except (OperationalError, InterfaceError) as error:
         msg = "the database does not answer"
-        raise DatabaseUnavailableError(msg) from error
+        raise DatabaseUnavailableError(msg, _first_line(error)) from error
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
         msg = "the database connection broke"
-        raise DatabaseUnavailableError(msg) from error
+        raise DatabaseUnavailableError(msg, _first_line(error)) from error
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().partition("\n")[0]
 
 
 def alembic_config() -> Config:

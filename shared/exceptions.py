@@ -32,6 +32,10 @@ class CvmstopError(Exception):
     slug: ClassVar[str] = "error"
     status_code: ClassVar[int] = 500
 
+    def for_operators(self) -> str:
+        """Give the message, with what only people who run cvmstop should see."""
+        return str(self)
+
 
 class SettingsError(CvmstopError):
     """An environment variable is missing or wrong.
@@ -46,7 +50,7 @@ class SettingsError(CvmstopError):
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
-        super().__init__("; ".join(problems))
+        super().__init__("; ".join(problems) + " (`cvmstop settings` lists all settings)")
 
 
 class SchemaError(CvmstopError):
@@ -57,10 +61,26 @@ class SchemaError(CvmstopError):
 
 
 class DatabaseUnavailableError(CvmstopError):
-    """The database does not answer, or not in time."""
+    """The database does not answer, or not in time.
+
+    Parameters
+    ----------
+    message
+        For everybody.
+    reason
+        What the driver said, for operators: it may name hosts and users, but never a password.
+    """
 
     slug = "database_unavailable"
     status_code = 503
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def for_operators(self) -> str:
+        """Give the message, with what the driver said."""
+        return f"{self} ({self.reason})" if self.reason else str(self)
 
 
 class BrokerUnavailableError(CvmstopError):

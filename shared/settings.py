@@ -5,9 +5,9 @@ Durations are seconds. Secrets are `SecretStr`, so that no repr or log shows the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.exceptions import SettingsError
@@ -16,18 +16,40 @@ from shared.exceptions import SettingsError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-SettingsT = TypeVar("SettingsT", bound="BrokerSettings")
-
 ENV_PREFIX = "CVMSTOP_"
 """Every setting's environment variable is this and the field's name in capitals."""
 
+BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps")
+"""Brokers that can be used; the first two are tried by tests."""
 
-class BrokerSettings(BaseSettings):
-    """What a process that only talks to the broker needs (Flower needs no database)."""
+DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+"""How a PostgreSQL URL may begin; the driver is psycopg, whatever it says."""
+
+
+class EnvironmentSettings(BaseSettings):
+    """Base of all settings: each kind of process reads what it needs, and no secret more."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True
     )
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the settings from the environment.
+
+        Raises
+        ------
+        SettingsError
+            Names each variable that is missing or wrong; never shows a value.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            raise SettingsError([_describe(problem) for problem in error.errors()]) from None
+
+
+class BrokerSettings(EnvironmentSettings):
+    """What a process that only talks to the broker needs: beat and Flower."""
 
     broker_url: SecretStr
     """`redis://[:password@]host:port/db` (Redis or Valkey, 6.2 or newer) or `amqp://…`."""
@@ -44,19 +66,17 @@ class BrokerSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least level that is logged."""
 
+    @field_validator("broker_url")
+    @classmethod
+    def _is_a_broker(cls, url: SecretStr) -> SecretStr:
+        return _with_scheme(url, BROKER_SCHEMES)
 
-class Settings(BrokerSettings):
-    """What the API, the workers and the administration commands need."""
+
+class DatabaseSettings(EnvironmentSettings):
+    """What a process that only talks to the database needs: most commands."""
 
     database_url: SecretStr
     """`postgresql://user:password@host:port/name`; PostgreSQL 15 or newer."""
-
-    sealing_keys: SecretStr
-    """Keys that seal host credentials: Fernet keys, comma separated, the newest first.
-
-    `cvmstop keys sealing-key` prints one. Older keys stay behind the new one until everything
-    that they sealed has been sealed again.
-    """
 
     database_pool_size: int = Field(default=20, ge=1)
     """Connections that one process keeps open at most."""
@@ -64,11 +84,31 @@ class Settings(BrokerSettings):
     database_timeout: float = Field(default=5.0, gt=0)
     """Longest wait for a connection from the pool, for connecting, and for one statement."""
 
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, url: SecretStr) -> SecretStr:
+        return _with_scheme(url, DATABASE_SCHEMES)
+
+
+class ApiSettings(BrokerSettings, DatabaseSettings):
+    """What the API needs. It never meets a host, and has no key to a host's credentials."""
+
     max_body_bytes: int = Field(default=65_536, ge=1_024)
     """Largest request body. 50 ids of a reasonable length take about 1 KiB."""
 
     stop_deadline: float = Field(default=900.0, gt=0)
     """A stop that is not confirmed this long after it was accepted fails, with the last reason."""
+
+
+class Settings(ApiSettings):
+    """Everything: what the workers need, and what commands that meet hosts need."""
+
+    sealing_keys: SecretStr
+    """Keys that seal host credentials: Fernet keys, comma separated, the newest first.
+
+    `cvmstop keys sealing-key` prints one. Older keys stay behind the new one until everything
+    that they sealed has been sealed again.
+    """
 
     stop_max_failures: int = Field(default=5, ge=1)
     """A stop fails when the host has answered it with this many transient errors."""
@@ -137,37 +177,16 @@ class Settings(BrokerSettings):
         return self
 
 
-def load_settings() -> Settings:
-    """Read all settings from the environment.
-
-    Raises
-    ------
-    SettingsError
-        Names each variable that is missing or wrong; never shows a value.
-    """
-    return _load(Settings)
-
-
-def load_broker_settings() -> BrokerSettings:
-    """Read the broker's part of the settings from the environment.
-
-    Raises
-    ------
-    SettingsError
-        Names each variable that is missing or wrong; never shows a value.
-    """
-    return _load(BrokerSettings)
-
-
-def _load(kind: type[SettingsT]) -> SettingsT:
-    try:
-        return kind()
-    except ValidationError as error:
-        raise SettingsError([_describe(problem) for problem in error.errors()]) from None
+def _with_scheme(url: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
+    if url.get_secret_value().partition("://")[0] not in schemes:
+        msg = f"not a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}"
+        raise ValueError(msg)
+    return url
 
 
 def _describe(problem: ErrorDetails) -> str:
     name = "".join(f"{ENV_PREFIX}{part}".upper() for part in problem["loc"])
     if problem["type"] == "missing":
         return f"{name} is not set"
-    return f"{name}: {problem['msg']}" if name else problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {message}" if name else message

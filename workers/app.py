@@ -12,7 +12,7 @@ from celery.signals import setup_logging, worker_init, worker_shutdown
 
 from shared.broker import DISPATCH_TASK, HOUSEKEEPING_QUEUE, make_celery
 from shared.exceptions import CvmstopError
-from shared.settings import BrokerSettings, load_broker_settings, load_settings
+from shared.settings import BrokerSettings, Settings
 from shared.telemetry import configure_logging
 from workers.parts import WorkerProcess
 from workers.tasks import register_tasks
@@ -63,9 +63,9 @@ def create_app(settings: BrokerSettings) -> Celery:
 
     def open_process(**_: Any) -> None:
         try:
-            process.open(app, load_settings())
+            process.open(app, Settings.load())
         except CvmstopError as error:
-            sys.exit(f"cvmstop worker: {error}")
+            sys.exit(f"cvmstop worker: {error.for_operators()}")
 
     def close_process(**_: Any) -> None:
         process.close()
@@ -86,7 +86,7 @@ def __getattr__(name: str) -> Any:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     try:
-        app = create_app(load_broker_settings())
+        app = create_app(BrokerSettings.load())
     except CvmstopError as error:
         sys.exit(f"cvmstop: {error}")
     globals()["app"] = app

@@ -172,9 +172,9 @@ class Stack:
         """Write the inventory and the keys into the database; gives the admin's and the user's."""
         from cli import edge
         from shared.sealing import Sealer
-        from shared.settings import load_settings
+        from shared.settings import Settings
 
-        settings = load_settings()
+        settings = Settings.load()
         home = self.inventory.workspaces[0]
         kept = self._secrets.api_keys
         with edge.session(settings) as session:
@@ -228,9 +228,9 @@ class Stack:
 def _celery_app() -> Celery:
     """Make what asks workers whether they are ready."""
     from shared.broker import make_celery
-    from shared.settings import load_broker_settings
+    from shared.settings import BrokerSettings
 
-    return make_celery(load_broker_settings())
+    return make_celery(BrokerSettings.load())
 
 
 def _url(port: int) -> str:

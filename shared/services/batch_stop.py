@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
     from shared.models.batches import BatchRequest
     from shared.models.callers import Caller
-    from shared.settings import Settings
+    from shared.settings import ApiSettings
     from shared.storage.batches import Candidate
     from shared.tables import StopBatch
 
 
 def accept_batch(
-    session: Session, caller: Caller, request: BatchRequest, settings: Settings
+    session: Session, caller: Caller, request: BatchRequest, settings: ApiSettings
 ) -> BatchAnswer:
     """Write a batch stop down; the caller commits and then sends `to_send`.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Interval, and_, any_, func, literal, or_, select, true, update
+from sqlalchemy import Interval, and_, any_, case, func, literal, or_, select, true, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
@@ -81,11 +81,15 @@ def fail_overdue(session: Session, *, grace: timedelta, limit: int) -> int:
         .with_for_update(skip_locked=True, key_share=True)
         .cte("overdue")
     )
-    reason = func.coalesce(
-        StopTask.error_message,
-        VmHost.last_error,
-        "no worker got to it: the host was at its cap, or no worker runs",
+    tried = func.concat(
+        "not confirmed before the deadline; the last try: ",
+        func.coalesce(StopTask.error_message, "the host took the force stop"),
     )
+    never_tried = func.concat(
+        "never tried before the deadline: ",
+        func.coalesce(VmHost.last_error, "the host was at its cap, or no worker ran"),
+    )
+    reason = case((StopTask.attempt > 0, tried), else_=never_tried)
     failed = (
         update(StopTask)
         .where(StopTask.id == overdue.c.id, VmHost.id == StopTask.vm_host_id)
@@ -93,7 +97,7 @@ def fail_overdue(session: Session, *, grace: timedelta, limit: int) -> int:
             state=StopState.FAILED,
             finished_at=now,
             error_code=ErrorCode.DEADLINE_EXCEEDED,
-            error_message=func.concat("not confirmed before the deadline; the last try: ", reason),
+            error_message=reason,
         )
         .returning(StopTask.id)
         .cte("failed")

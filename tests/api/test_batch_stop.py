@@ -182,11 +182,26 @@ class TestRefusals:
         for problem in answer.json()["detail"]:
             assert set(problem) == {"loc", "msg", "type"}
 
-    @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded"])
+    @pytest.mark.parametrize(
+        "content_type", ["text/plain", "application/x-www-form-urlencoded", ""]
+    )
     def test_wrong_content_type(self, client: httpx.Client, content_type: str) -> None:
-        headers = {"Content-Type": content_type}
+        headers = {"Content-Type": content_type} if content_type else {}
         answer = client.post(PATH, content=b'{"cvm_ids": []}', headers=headers)
         assert answer.status_code == 422
+        assert "Content-Type: application/json" in answer.json()["detail"][0]["msg"]
+
+    def test_content_type_with_a_charset(self, client: httpx.Client) -> None:
+        headers = {"Content-Type": "Application/JSON; charset=utf-8"}
+        assert client.post(PATH, content=b'{"cvm_ids": []}', headers=headers).status_code == 200
+
+    def test_a_misspelt_dry_run_stops_nothing(
+        self, client: httpx.Client, world: World, clean: Engine
+    ) -> None:
+        answer = stop(client, world.ours[:1], params={"dryrun": "true"})
+        assert answer.status_code == 422
+        assert "known are: dry_run" in answer.json()["detail"][0]["msg"]
+        assert open_tasks(clean) == []
 
     def test_a_body_over_the_limit(self, client: httpx.Client) -> None:
         assert stop(client, ["x" * 70_000]).status_code == 413

@@ -188,6 +188,7 @@ class TestBadInput:
         ("params", "status"),
         [
             ({"state": "broken"}, 422),
+            ({"stat": "failed"}, 422),
             ({"limit": 0}, 422),
             ({"limit": 501}, 422),
             ({"batch_id": "x"}, 422),

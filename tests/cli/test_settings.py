@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.exceptions import SettingsError
-from shared.settings import Settings, load_settings
+from shared.settings import BrokerSettings, DatabaseSettings, Settings
 
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def test_a_wrong_value_is_told_without_showing_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("CVMSTOP_DATABASE_URL", "postgresql://user:hunter2@host/name")
     monkeypatch.setenv("CVMSTOP_LEASE", "hunter3")
     with pytest.raises(SettingsError) as caught:
-        load_settings()
+        Settings.load()
     told = str(caught.value)
     assert "CVMSTOP_BROKER_URL is not set" in told
     assert "CVMSTOP_LEASE: " in told
@@ -36,8 +36,29 @@ def test_a_wrong_value_is_told_without_showing_it(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_turn_must_fit_into_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DATABASE_URL", "BROKER_URL", "SEALING_KEYS"):
-        monkeypatch.setenv(f"CVMSTOP_{name}", "x")
+    monkeypatch.setenv("CVMSTOP_DATABASE_URL", "postgresql://host/name")
+    monkeypatch.setenv("CVMSTOP_BROKER_URL", "redis://host/0")
+    monkeypatch.setenv("CVMSTOP_SEALING_KEYS", "x")
     monkeypatch.setenv("CVMSTOP_LEASE", "30")
     with pytest.raises(SettingsError, match="CVMSTOP_TURN_LIMIT must be shorter"):
-        load_settings()
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable", "value"),
+    [
+        (BrokerSettings, "CVMSTOP_BROKER_URL", "http://:hunter2@host/"),
+        (BrokerSettings, "CVMSTOP_BROKER_URL", "hunter2"),
+        (DatabaseSettings, "CVMSTOP_DATABASE_URL", "mysql://user:hunter2@host/name"),
+    ],
+)
+def test_a_url_of_another_kind(
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[BrokerSettings | DatabaseSettings],
+    variable: str,
+    value: str,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"{variable}: not a URL that begins with") as caught:
+        kind.load()
+    assert "hunter2" not in str(caught.value)

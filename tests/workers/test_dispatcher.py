@@ -194,8 +194,19 @@ class TestDeadlines:
         with transaction(yard.engine) as session:
             message = session.scalars(select(StopTask.error_message)).one()
             assert message is not None
-            assert message.endswith("connection refused")
+            assert message == "never tried before the deadline: connection refused"
             assert not session.scalars(select(Cvm.in_progress)).one()
+
+    def test_the_last_try_is_told(self, yard: Yard, broker: RecordingBroker) -> None:
+        (task,) = yard.accept()
+        claim(yard, task)
+        alter(yard, "lease_expires_at = now() - interval '1 second'")
+        alter(yard, "deadline_at = now() - interval '1 minute'")
+        assert run(yard, broker) == Round(released=1, failed=1, sent=0)
+        with transaction(yard.engine) as session:
+            message = session.scalars(select(StopTask.error_message)).one()
+        assert message is not None
+        assert "the last try: the worker did not finish its turn" in message
 
     def test_there_is_time_for_one_last_look(self, yard: Yard, broker: RecordingBroker) -> None:
         yard.accept()
