@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -14,7 +17,7 @@ from shared.models.states import StopState
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 app = typer.Typer(
     help="Stops that failed, and why. Needs CVMSTOP_API_URL and CVMSTOP_API_KEY.",
@@ -24,6 +27,9 @@ app = typer.Typer(
 
 COLUMNS = ["id", "cvm_id", "host", "workspace", "attempts", "finished_at", "error_code"]
 """What a table shows of a failure, before its message."""
+
+PIPED_WIDTH = 160
+"""Longest line where there is no terminal whose width could be asked."""
 
 
 @app.command("list")
@@ -68,7 +74,7 @@ def list_(
         found if as_json else map(_with_times, found),
         [*COLUMNS, "error_message"],
         as_json=as_json,
-        nothing="no stop has failed, as far as this was asked and this key may see",
+        nothing=_nothing(wanted),
     )
 
 
@@ -88,14 +94,27 @@ def show(
     if as_json:
         typer.echo(as_json_text(found))
         return
-    for line in _describe(found):
-        typer.echo(line)
+    width = shutil.get_terminal_size(fallback=(PIPED_WIDTH, 0)).columns
+    lines = list(_describe(found))
+    for line in lines:
+        typer.echo(line if len(line) <= width else f"{line[: width - 1]}…")
+    if any(len(line) > width for line in lines):
+        typer.echo("\nLines that end with … were cut; --json shows everything.", err=True)
 
 
 def _with_times(row: dict[str, Any]) -> dict[str, Any]:
     """Give a row for a table: times to the second."""
     finished = row["finished_at"]
     return {**row, "finished_at": finished and time_text(datetime.fromisoformat(finished))}
+
+
+def _nothing(wanted: Mapping[str, str | None]) -> str:
+    """Say that there is no failure, and of which it was asked."""
+    filters = [
+        f"{name} {value}" for name, value in wanted.items() if value is not None and name != "state"
+    ]
+    among = f" with these filters: {', '.join(filters)};" if filters else ","
+    return f"no stop has failed{among} as far as this key may see"
 
 
 def _describe(found: dict[str, Any]) -> Iterator[str]:
@@ -115,9 +134,12 @@ def _describe(found: dict[str, Any]) -> Iterator[str]:
         yield f"  outcome  {attempt['outcome']}, the VM {attempt['power_state'] or 'not seen'}"
         if attempt["error_code"]:
             yield f"  error    {attempt['error_code']}: {_shown(attempt['error_message'])}"
-        for exchange in attempt["exchanges"]:
-            yield f"  sent     {_shown(exchange['request'])}"
-            yield f"  got      {_shown(exchange['answer'])}  ({exchange['seconds']:.3f} s)"
+        same = groupby(attempt["exchanges"], key=itemgetter("request", "answer"))
+        for (request, answer), exchanges in same:
+            seconds = [exchange["seconds"] for exchange in exchanges]
+            times = f" ×{len(seconds)}, at most" if len(seconds) > 1 else ""
+            yield f"  sent     {_shown(request)}"
+            yield f"  got     {times} ({max(seconds):.3f} s)  {_shown(answer)}"
 
 
 def _time(text: str) -> str:

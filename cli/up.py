@@ -24,25 +24,30 @@ def up(
     data_dir: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Keep data here, and start again with it; else nothing is kept."
+            metavar="DIR",
+            help="Keep data here, and start again with it: same keys, same ports if they are free."
+            " Without it nothing is kept.",
         ),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, metavar="P", help="The API's port.")
+        int | None, typer.Option(min=1, max=65535, metavar="P", help="The API's port. [default: a free one]")
     ] = None,
     simulate: Annotated[
         int | None,
         typer.Option(
-            min=0, metavar="N", help="Add three simulated hosts, with so many CVMs on them."
+            min=0,
+            metavar="N",
+            help="Add three simulated hosts, with so many CVMs on them."
+            " [default: as DIR had them before; none in a new one]",
         ),
     ] = None,
 ) -> None:
     """Start the whole stack on this machine and keep it up: Ctrl-C ends it.
 
-    PostgreSQL, Valkey, API, worker, dispatcher and Flower; what dies is started again. Once all
-    are ready, DIR/stack.json says how they are reached. Settings (CVMSTOP_…) reach all of them.
+    PostgreSQL, Valkey, API, worker, dispatcher, beat and Flower; what dies is started again. Once
+    all are ready, DIR/stack.json says how they are reached. Settings (CVMSTOP_…) reach all of them.
     """
-    from cli.stack.simulation import EMPTY, simulated
+    from cli.stack.simulation import EMPTY, as_before, simulated
     from cli.stack.stack import Stack
     from cli.stack.supervisor import ToldToStopError
 
@@ -51,7 +56,7 @@ def up(
         typer.echo(f"starting the stack in {directory.root}")
         stack = Stack(
             directory,
-            EMPTY if simulate is None else simulated(simulate),
+            inventory,
             api_port=port,
             report=typer.echo,
         )
