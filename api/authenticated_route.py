@@ -83,12 +83,14 @@ class StrictJsonRequest(Request):
         Raises
         ------
         json.JSONDecodeError
-            It is not JSON, not UTF-8, or nested too deep to parse. FastAPI makes it a 422.
+            It is not JSON, not UTF-8, or more than can be parsed. FastAPI makes it a 422.
         """
         try:
             return await super().json()
-        except UnicodeDecodeError as error:
-            raise json.JSONDecodeError(error.reason, "", error.start) from None
+        except json.JSONDecodeError:
+            raise
+        except ValueError as error:  # not UTF-8, or a number of more digits than Python reads
+            raise json.JSONDecodeError(str(error), "", 0) from None
         except RecursionError:
             msg = "nested too deep"
             raise json.JSONDecodeError(msg, "", 0) from None

@@ -52,10 +52,16 @@ class RequestContext:
                 log.info(
                     "request",
                     method=scope["method"],
-                    path=scope["path"],
+                    path=_printable_path(scope),
                     status=status,
                     seconds=round(time.perf_counter() - began, 4),
                 )
+
+
+def _printable_path(scope: Scope) -> str:
+    """Give the path as it was sent, percent signs and all: decoded, it may steer a terminal."""
+    raw: bytes = scope.get("raw_path") or b""
+    return raw.partition(b"?")[0].decode("ascii", "backslashreplace")
 
 
 class BodyLimit:

@@ -7,6 +7,8 @@ docs/decisions/0002-celery-settings.md for what was measured.
 
 from __future__ import annotations
 
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
@@ -18,7 +20,7 @@ from shared.exceptions import BrokerUnavailableError
 
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from shared.models.turns import DueStop
     from shared.settings import BrokerSettings
@@ -34,6 +36,9 @@ STOPS_QUEUE = "stops"
 
 HOUSEKEEPING_QUEUE = "housekeeping"
 """Queue of the dispatcher, with a worker of its own: it must run while every slot is busy."""
+
+AWAY = 0.5
+"""Seconds after a failure in which the broker is not tried; shorter than a dispatcher's round."""
 
 
 def make_celery(settings: BrokerSettings, **extra: Any) -> Celery:
@@ -89,6 +94,7 @@ class Broker:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._away_until = 0.0
 
     def send_stops(self, stops: Sequence[DueStop]) -> None:
         """Send one Celery task for each stop, all in one trip where the broker allows it.
@@ -100,36 +106,52 @@ class Broker:
         """
         if not stops:
             return
-        try:
-            with self._app.producer_or_acquire() as producer, producer.batch():
-                for stop in stops:
-                    self._app.send_task(
-                        STOP_TASK,
-                        args=(str(stop.stop_task_id),),
-                        kwargs={"request_id": stop.request_id},
-                        task_id=str(stop.stop_task_id),
-                        queue=STOPS_QUEUE,
-                        producer=producer,
-                        retry=False,
-                    )
-        except (KombuError, OperationalError, RedisError, OSError) as error:
-            msg = f"the broker did not take {len(stops)} messages: {type(error).__name__}"
-            raise BrokerUnavailableError(msg) from error
+        failure = f"the broker did not take {len(stops)} messages"
+        with self._producer(failure) as producer, producer.batch():
+            for stop in stops:
+                self._app.send_task(
+                    STOP_TASK,
+                    args=(str(stop.stop_task_id),),
+                    kwargs={"request_id": stop.request_id},
+                    task_id=str(stop.stop_task_id),
+                    queue=STOPS_QUEUE,
+                    producer=producer,
+                    retry=False,
+                )
 
-    def ping(self) -> None:
-        """Check that the broker answers.
+    def count_waiting(self) -> int:
+        """Count the messages that wait for a worker.
 
         Raises
         ------
         BrokerUnavailableError
-            It does not, or not in time.
+            The broker does not answer, or not in time.
         """
+        with self._producer("the broker does not answer") as producer:
+            declared = Queue(STOPS_QUEUE)(producer.channel).queue_declare()
+            return int(declared.message_count)
+
+    @contextmanager
+    def _producer(self, failure: str) -> Iterator[Any]:
+        """Give a kombu `Producer` to send by; turn what goes wrong into one error.
+
+        After a failure nobody tries for a moment: with a frozen broker, requests that come together
+        would else wait for each other's time-outs, one after the other.
+        """
+        self._refuse_while_away(failure)
         try:
             with self._app.producer_or_acquire() as producer:
-                Queue(STOPS_QUEUE)(producer.channel).queue_declare()
+                self._refuse_while_away(failure)
+                yield producer
         except (KombuError, OperationalError, RedisError, OSError) as error:
-            msg = f"the broker does not answer: {type(error).__name__}"
+            self._away_until = time.monotonic() + AWAY
+            msg = f"{failure}: {type(error).__name__}"
             raise BrokerUnavailableError(msg) from error
+
+    def _refuse_while_away(self, failure: str) -> None:
+        if time.monotonic() < self._away_until:
+            msg = f"{failure}: it did not a moment ago"
+            raise BrokerUnavailableError(msg)
 
     def close(self) -> None:
         """Close kept connections."""

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+ENOUGH_WAITING = 10_000
+"""Messages that wait in the broker, from which on no more are sent: about 10 MB of them.
+
+Without workers each due stop is sent again every `resend_after`; the broker's memory is bounded.
+"""
+
 ROWS_PER_STATEMENT = 1_000
 """Rows that one statement changes at most, so that no round holds locks for long."""
 
@@ -55,6 +61,22 @@ def run_round(engine: Engine, broker: Broker, settings: Settings) -> Round:
         failed = fail_overdue(
             session, grace=timedelta(seconds=settings.resend_after), limit=ROWS_PER_STATEMENT
         )
+    sent = _send_due(engine, broker, settings)
+    done = Round(released=released, failed=failed, sent=sent)
+    if released or failed or sent:
+        log.info("dispatched", released=released, failed=failed, sent=sent)
+    return done
+
+
+def _send_due(engine: Engine, broker: Broker, settings: Settings) -> int:
+    """Send what is due, if the broker is there and has not enough already; gives how many."""
+    try:
+        if broker.count_waiting() >= ENOUGH_WAITING:
+            log.warning("messages pile up: are there workers?", waiting=ENOUGH_WAITING)
+            return 0
+    except BrokerUnavailableError as error:
+        log.warning("broker unavailable, stops wait", error=str(error))
+        return 0
     with transaction(engine) as session:
         due = take_due(
             session,
@@ -68,8 +90,5 @@ def run_round(engine: Engine, broker: Broker, settings: Settings) -> Round:
         with transaction(engine) as session:
             mark_unsent(session, [stop.stop_task_id for stop in due])
         log.warning("broker unavailable, stops wait", stops=len(due), error=str(error))
-        due = []
-    done = Round(released=released, failed=failed, sent=len(due))
-    if released or failed or due:
-        log.info("dispatched", released=released, failed=failed, sent=len(due))
-    return done
+        return 0
+    return len(due)

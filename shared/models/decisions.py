@@ -88,7 +88,8 @@ def _after_failure(failure: Failure, standing: Standing, settings: Settings) -> 
         return _fail(standing, ErrorCode.DEADLINE_EXCEEDED, message, failures=failures)
     if failure.fate is Fate.UNKNOWN:
         state = StopState.CONFIRMING
-        wait = settings.confirm_interval
+        times = standing.confirmations
+        wait = _grow(settings.confirm_interval, settings.confirm_interval_max, times)
     else:
         state = StopState.SCHEDULED
         tries = failures - 1 if failure.fate is Fate.TRANSIENT else standing.attempt - 1
@@ -102,7 +103,7 @@ def _after_failure(failure: Failure, standing: Standing, settings: Settings) -> 
         code=failure.code,
         message=failure.message,
         failures=failures,
-        confirmations=0,
+        confirmations=standing.confirmations + 1,
     )
 
 

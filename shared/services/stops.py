@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from shared.models.decisions import Standing, decide
-from shared.models.errors import ErrorCode, Fate
+from shared.models.errors import Fate
 from shared.models.hosts import HostConnection, HostCredentials
 from shared.models.states import StopState
 from shared.models.turns import Refusal
@@ -89,7 +89,8 @@ def settle_stop(
 def _note_answer(session: Session, host: VmHost, result: TurnResult, settings: Settings) -> int:
     """Tell the breaker how the host did; gives how many of its stops to wake."""
     failure = result.failure
-    if failure is not None and failure.fate is Fate.UNREACHABLE:
+    if failure is not None and failure.fate in {Fate.UNREACHABLE, Fate.UNKNOWN}:
+        # Also one that answers questions and lets force stops hang: each holds a slot for long.
         note_unreachable(
             session,
             host,
@@ -98,16 +99,11 @@ def _note_answer(session: Session, host: VmHost, result: TurnResult, settings: S
             cooldown=timedelta(seconds=settings.breaker_cooldown),
         )
         return 0
-    if host.unreachable_count > 0 and _is_about_the_host(result):
+    was_asked = bool(result.exchanges)
+    if host.unreachable_count > 0 and was_asked:
         note_reachable(session, host)
         return host.max_concurrent_stops
     return 1
-
-
-def _is_about_the_host(result: TurnResult) -> bool:
-    """Whether the host itself answered, rather than a fault on our side ending the turn."""
-    own_faults = {ErrorCode.INTERNAL, ErrorCode.BAD_HOST_CONFIGURATION, ErrorCode.BAD_VM_ID}
-    return result.failure is None or result.failure.code not in own_faults
 
 
 def connection_of(host: VmHost, sealer: Sealer) -> HostConnection:

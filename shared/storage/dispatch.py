@@ -73,21 +73,28 @@ def fail_overdue(session: Session, *, grace: timedelta, limit: int) -> int:
     """
     overdue = (
         select(StopTask.id, StopTask.cvm_id)
+        .join(Cvm, Cvm.id == StopTask.cvm_id)
         .where(
             StopTask.state.in_(WAITING_STATES),
             StopTask.deadline_at <= now - literal(grace, Interval),
         )
         .limit(limit)
-        .with_for_update(skip_locked=True, key_share=True)
+        # CVMs that a request has locked wait for the next round: two that lock many CVMs, each in
+        # an order of its own, would wait for each other in a circle.
+        .with_for_update(of=[StopTask, Cvm], skip_locked=True, key_share=True)
         .cte("overdue")
     )
     tried = func.concat(
         "not confirmed before the deadline; the last try: ",
         func.coalesce(StopTask.error_message, "the host took the force stop"),
     )
+    # Not the host's last error: that is of other stops, maybe another workspace's (I6).
     never_tried = func.concat(
         "never tried before the deadline: ",
-        func.coalesce(VmHost.last_error, "the host was at its cap, or no worker ran"),
+        case(
+            (VmHost.unreachable_count > 0, "the host does not answer"),
+            else_="the host was at its cap, or no worker ran",
+        ),
     )
     reason = case((StopTask.attempt > 0, tried), else_=never_tried)
     failed = (

@@ -173,6 +173,7 @@ class TestRefusals:
             pytest.param(b'{"cvm_ids": ["\xff"]}', id="no UTF-8"),
             pytest.param(b'{"cvm_ids": [], "\\ud800": 1}', id="lone surrogate in a field's name"),
             pytest.param(b'{"cvm_ids": [NaN]}', id="NaN"),
+            pytest.param(b'{"cvm_ids": [' + b"1" * 5_000 + b"]}", id="a huge number"),
             pytest.param(b'{"cvm_ids": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", id="deep nesting"),
         ],
     )

@@ -17,6 +17,7 @@ from shared.exceptions import BrokerUnavailableError
 from shared.models.turns import DueStop
 from shared.settings import BrokerSettings
 from tests.support.postgresql import free_port
+from tests.support.waiting import eventually
 
 
 if TYPE_CHECKING:
@@ -64,8 +65,10 @@ class TestOnValkey:
             broker.send_stops(stops())
             assert client.llen(STOPS_QUEUE) == 3
 
-    def test_ping(self, broker: Broker) -> None:
-        broker.ping()
+    def test_count_waiting(self, broker: Broker) -> None:
+        assert broker.count_waiting() == 0
+        broker.send_stops(stops(3))
+        assert broker.count_waiting() == 3
 
     def test_nothing_to_send(self) -> None:
         broker_at(f"redis://127.0.0.1:{free_port()}/0").send_stops([])
@@ -87,17 +90,37 @@ class TestOnABrokerThatGoesAway:
         with pytest.raises(BrokerUnavailableError, match="did not take 3 messages"):
             broker.send_stops(stops())
         with pytest.raises(BrokerUnavailableError, match="does not answer"):
-            broker.ping()
+            broker.count_waiting()
         server.connected = True
-        broker.send_stops(stops())
-        broker.ping()
+        eventually(lambda: sends(broker))
         assert FakeRedis(server=server).llen(STOPS_QUEUE) == 6
+
+    def test_it_is_left_alone_for_a_moment(
+        self, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Or requests that come together wait for one time-out after the other."""
+        monkeypatch.setattr("shared.broker.AWAY", 3600)
+        broker = broker_at("redis://anywhere/0")
+        server.connected = False
+        with pytest.raises(BrokerUnavailableError, match="OperationalError"):
+            broker.send_stops(stops())
+        server.connected = True
+        with pytest.raises(BrokerUnavailableError, match="a moment ago"):
+            broker.send_stops(stops())
 
     def test_the_reason_never_holds_the_url(self, server: FakeServer) -> None:
         server.connected = False
         with pytest.raises(BrokerUnavailableError) as caught:
             broker_at("redis://:hunter2@anywhere/0").send_stops(stops())
         assert "hunter2" not in str(caught.value)
+
+
+def sends(broker: Broker) -> bool:
+    try:
+        broker.send_stops(stops())
+    except BrokerUnavailableError:
+        return False
+    return True
 
 
 def _reads(client: Redis) -> int:

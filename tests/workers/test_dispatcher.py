@@ -19,7 +19,7 @@ from shared.models.turns import DueStop
 from shared.services.stops import ClaimedStop, claim_stop
 from shared.storage.dispatch import take_due
 from shared.tables import Cvm, StopAttempt, StopTask
-from workers.dispatcher import Round, run_round
+from workers.dispatcher import ENOUGH_WAITING, Round, run_round
 
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ class RecordingBroker(Broker):
     def __init__(self) -> None:
         self.sent: list[UUID] = []
         self.is_away = False
+        self.waiting = 0
         self._lock = threading.Lock()
+
+    def count_waiting(self) -> int:
+        return self.waiting
 
     def send_stops(self, stops: Sequence[DueStop]) -> None:
         if self.is_away and stops:
@@ -150,6 +154,17 @@ class TestSending:
             assert len(take_due(first, resend_after=again, breaker_threshold=3)) == 3
             assert take_due(second, resend_after=again, breaker_threshold=3) == []
 
+    def test_a_broker_with_enough_to_do_gets_no_more(
+        self, yard: Yard, broker: RecordingBroker
+    ) -> None:
+        """Nobody consumes, and every resend would only make the queue longer."""
+        yard.accept(3)
+        alter(yard, "sent_at = NULL")
+        broker.waiting = ENOUGH_WAITING
+        assert run(yard, broker).sent == 0
+        broker.waiting = 0
+        assert run(yard, broker).sent == 3
+
     def test_through_a_real_broker(self, yard: Yard, valkey: str) -> None:
         yard.accept(3)
         alter(yard, "sent_at = NULL")
@@ -188,14 +203,27 @@ class TestDeadlines:
         yard.accept()
         alter(yard, "deadline_at = now() - interval '1 minute'")
         with transaction(yard.engine) as session:
-            session.execute(text("UPDATE vm_hosts SET last_error = 'connection refused'"))
+            session.execute(
+                text("UPDATE vm_hosts SET unreachable_count = 3, last_error = 'of another CVM'")
+            )
         assert run(yard, broker).failed == 1
         assert states(yard) == [("failed", "deadline_exceeded")]
         with transaction(yard.engine) as session:
             message = session.scalars(select(StopTask.error_message)).one()
             assert message is not None
-            assert message == "never tried before the deadline: connection refused"
+            assert message == "never tried before the deadline: the host does not answer"
             assert not session.scalars(select(Cvm.in_progress)).one()
+
+    def test_cvms_that_a_request_has_locked_are_left_for_the_next_round(
+        self, yard: Yard, broker: RecordingBroker
+    ) -> None:
+        """Waiting for them is half of a deadlock."""
+        yard.accept(3)
+        alter(yard, "deadline_at = now() - interval '1 minute'")
+        with transaction(yard.engine) as session:
+            session.execute(text("SELECT 1 FROM cvms ORDER BY id LIMIT 1 FOR UPDATE"))
+            assert run(yard, broker).failed == 2
+        assert run(yard, broker).failed == 1
 
     def test_the_last_try_is_told(self, yard: Yard, broker: RecordingBroker) -> None:
         (task,) = yard.accept()

@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 
     from tests.shared.conftest import Yard
 
-DOWN = TurnResult(power_state=PowerState.STOPPED, is_down=True, force_stopped=True)
-NOT_YET = TurnResult(power_state=PowerState.STOPPING, force_stopped=True)
+ASKED = (Exchange(request="GetInfo", answer="200 {}", seconds=0.01),)
+DOWN = TurnResult(power_state=PowerState.STOPPED, is_down=True, force_stopped=True, exchanges=ASKED)
+NOT_YET = TurnResult(power_state=PowerState.STOPPING, force_stopped=True, exchanges=ASKED)
 
 
 def failure(fate: Fate, code: ErrorCode = ErrorCode.HOST_ERROR) -> TurnResult:
-    return TurnResult(power_state=None, failure=Failure(code=code, fate=fate, message="it said no"))
+    return TurnResult(
+        power_state=None,
+        failure=Failure(code=code, fate=fate, message="it said no"),
+        exchanges=() if code is ErrorCode.INTERNAL else ASKED,
+    )
 
 
 def claim(yard: Yard, task: UUID) -> Claim | Refusal:
@@ -301,6 +306,14 @@ class TestBreaker:
         settle(yard, got(yard, tasks[-1]), failure(Fate.UNREACHABLE))
         assert claim(yard, tasks[-2]) is Refusal.BREAKER_OPEN
 
+    def test_force_stops_that_hang_open_it(self, yard: Yard) -> None:
+        """Such a host answers questions, and holds each slot for a whole time-out."""
+        threshold = yard.settings.breaker_threshold
+        tasks = yard.accept(threshold + 1)
+        for each in [got(yard, task) for task in tasks[:threshold]]:
+            settle(yard, each, failure(Fate.UNKNOWN, ErrorCode.HOST_TIMEOUT))
+        assert claim(yard, tasks[-1]) is Refusal.BREAKER_OPEN
+
     def test_an_error_from_the_host_closes_it(self, yard: Yard) -> None:
         (task,) = yard.accept()
         with transaction(yard.engine) as session:
@@ -309,7 +322,7 @@ class TestBreaker:
         with transaction(yard.engine) as session:
             assert session.scalars(select(VmHost.unreachable_count)).one() == 0
 
-    def test_a_fault_of_our_own_says_nothing_of_the_host(self, yard: Yard) -> None:
+    def test_a_turn_that_never_asked_says_nothing_of_the_host(self, yard: Yard) -> None:
         (task,) = yard.accept()
         with transaction(yard.engine) as session:
             session.execute(text("UPDATE vm_hosts SET unreachable_count = 1"))
