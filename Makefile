@@ -13,11 +13,12 @@ help: ## Show what can be made
 setup: $(STAMP) ## Create .venv with everything pinned in requirements-dev.txt
 
 $(STAMP): requirements-dev.txt pyproject.toml
+	@command -v "$(PYTHON)" >/dev/null || { echo "There is no $(PYTHON): install Python 3.11 or newer, or say where it is: make setup PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit("cvmstop needs Python 3.11 or newer: make setup PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	@echo "Setting up $(VENV) (once; about a minute) ..."
-	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "Python's venv does not work. On Debian and Ubuntu it is a package of its own: apt install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log >&2; exit 1; }
 	@touch $@
 
 demo: setup ## Start a whole stack, stop 150 CVMs on three hosts, show what failed and why (KEEP=1 leaves it up)

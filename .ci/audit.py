@@ -49,6 +49,9 @@ def main() -> int:
         for vulnerability in package.get("vulns", ())
     ]
     looked_up = sum("skip_reason" not in package for package in packages)
+    if not looked_up:
+        _tell("not done, nothing was checked: the index has no vulnerability data of any package")
+        return NOT_KNOWN
     for line in known:
         _tell(line)
     _tell(

@@ -13,7 +13,9 @@ from shared.exceptions import ImportRefusedError
 from shared.services.cvm_file import FileFormat, read_cvm_file
 
 
-app = typer.Typer(help="CVMs: import, list, remove.", no_args_is_help=True, rich_markup_mode="markdown")
+app = typer.Typer(
+    help="CVMs: import, list, remove.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 
 SUFFIXES = {
     ".csv": FileFormat.CSV,

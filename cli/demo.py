@@ -58,7 +58,7 @@ def demo(
     One host is healthy, one slow and flaky, one dead. Takes about half a minute; exit status 0
     means that everything went as it should.
     """
-    from cli.demo_report import show_report
+    from cli.demo_report import show_commands, show_report
     from cli.stack.stack import Stack
     from cli.stack.supervisor import ToldToStopError
     from cli.up import opened
@@ -72,10 +72,13 @@ def demo(
         with suppress(ToldToStopError), stack.running():
             batches = _post(stack)
             _watch(stack, batches)
-            good = show_report(stack, batches, keep=keep)
+            good = show_report(stack, batches)
             if keep:
+                show_commands(stack.facts, stack.data_dir.logs, batches)
                 typer.echo("\nThe stack stays up; Ctrl-C ends it.")
                 stack.supervisor.run()
+            else:
+                typer.echo("\nRun `make demo KEEP=1` to look around.")
     if not good:
         raise typer.Exit(1)
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cli.program import program
 from shared.models.states import StopState
 
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from cli.api_client import ApiClient
     from cli.stack.stack import Stack
+    from cli.stack.stack_file import StackFacts
 
 Task = dict[str, Any]
 """A stop task, as the API gives it."""
@@ -56,7 +58,7 @@ class PostedBatch:
         self.tasks = client.batch(self.id)["tasks"]
 
 
-def show_report(stack: Stack, batches: Sequence[PostedBatch], *, keep: bool) -> bool:
+def show_report(stack: Stack, batches: Sequence[PostedBatch]) -> bool:
     """Show everything; gives whether all is as it should be.
 
     Parameters
@@ -65,8 +67,6 @@ def show_report(stack: Stack, batches: Sequence[PostedBatch], *, keep: bool) -> 
         It must still run.
     batches
         As they were at the end.
-    keep
-        Whether the stack stays up, so that the commands can be tried.
     """
     console = Console(soft_wrap=True)
     tasks = [task for batch in batches for task in batch.tasks]
@@ -80,10 +80,27 @@ def show_report(stack: Stack, batches: Sequence[PostedBatch], *, keep: bool) -> 
     checks = list(_checks(stack, batches, tasks))
     for good, what in checks:
         console.print(Text(f"{'ok ' if good else 'NOT SO'}  {what}"))
-    console.print("\n[bold]To look further[/]" + ("" if keep else ", with `make demo KEEP=1`:"))
-    for line in _commands(stack, failed or tasks):
-        console.print(Text(f"  {line}"))
     return all(good for good, _ in checks)
+
+
+def show_commands(facts: StackFacts, logs: Path, batches: Sequence[PostedBatch]) -> None:
+    """Show what can be tried while the stack stays up.
+
+    Parameters
+    ----------
+    facts
+        How the stack is reached.
+    logs
+        Where its logs are.
+    batches
+        A stop that failed is the example, if there is one.
+    """
+    console = Console(soft_wrap=True)
+    tasks = [task for batch in batches for task in batch.tasks]
+    failed = [task for task in tasks if task["state"] == StopState.FAILED]
+    console.print("\n[bold]To look further[/]")
+    for line in _commands(facts, logs, failed or tasks):
+        console.print(Text(f"  {line}"))
 
 
 def _summary(batches: Sequence[PostedBatch], hosts: Sequence[str]) -> Table:
@@ -116,7 +133,7 @@ def _reasons(failed: Sequence[Task]) -> Iterator[str]:
         groups[task["host"], task["error_code"]].append(task)
     for (host, code), tasks in sorted(groups.items(), key=lambda group: -len(group[1])):
         yield f"{len(tasks)} on {host}: {code}"
-        yield f"  such as {tasks[0]['cvm_id']}: {tasks[0]['error_message']}"
+        yield f"  such as: {tasks[0]['error_message']}"
 
 
 def _checks(
@@ -152,17 +169,16 @@ def _killed(journal: Path) -> Iterator[str]:
             yield entry["vm_id"]
 
 
-def _commands(stack: Stack, examples: Sequence[Task]) -> Iterator[str]:
-    facts = stack.facts
+def _commands(facts: StackFacts, logs: Path, examples: Sequence[Task]) -> Iterator[str]:
     yield f"export CVMSTOP_API_URL={facts.api_url} CVMSTOP_API_KEY={facts.admin_key}"
-    yield "cvmstop failures list"
+    yield f"{program()} failures list"
     for task in examples[:1]:
-        yield f"cvmstop failures show {task['id']}"
+        yield f"{program()} failures show {task['id']}"
         yield (
             f'curl -H "X-API-Key: $CVMSTOP_API_KEY" $CVMSTOP_API_URL/api/v1/stop-tasks/{task["id"]}'
         )
     yield f"Flower: {facts.flower_url}  user {facts.flower_user}, password {facts.flower_password}"
-    yield f"logs: {stack.data_dir.logs}"
+    yield f"logs: {logs}"
 
 
 def _seconds(task: Task) -> float:

@@ -86,7 +86,10 @@ def show(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as one object.")] = False,
 ) -> None:
-    """Show a stop with every try: what was sent, and what the host answered."""
+    """Show a stop with every try: what was sent, and what the host answered.
+
+    What was repeated is shown once, and long answers are cut to the line: --json has everything.
+    """
     from cli.api_client import ApiClient
 
     with ApiClient.from_environment() as client:
@@ -94,12 +97,8 @@ def show(
     if as_json:
         typer.echo(as_json_text(found))
         return
-    width = shutil.get_terminal_size(fallback=(PIPED_WIDTH, 0)).columns
-    lines = list(_describe(found))
-    for line in lines:
-        typer.echo(line if len(line) <= width else f"{line[: width - 1]}…")
-    if any(len(line) > width for line in lines):
-        typer.echo("\nLines that end with … were cut; --json shows everything.", err=True)
+    for line in _describe(found, shutil.get_terminal_size(fallback=(PIPED_WIDTH, 0)).columns):
+        typer.echo(line)
 
 
 def _with_times(row: dict[str, Any]) -> dict[str, Any]:
@@ -113,12 +112,12 @@ def _nothing(wanted: Mapping[str, str | None]) -> str:
     filters = [
         f"{name} {value}" for name, value in wanted.items() if value is not None and name != "state"
     ]
-    among = f" with these filters: {', '.join(filters)};" if filters else ","
-    return f"no stop has failed{among} as far as this key may see"
+    among = f", with these filters: {', '.join(filters)}" if filters else ""
+    return f"no stop has failed, as far as this key may see{among}"
 
 
-def _describe(found: dict[str, Any]) -> Iterator[str]:
-    """Describe a stop task for a person."""
+def _describe(found: dict[str, Any], width: int) -> Iterator[str]:
+    """Describe a stop task for a person, exchanges with its host in lines of that width."""
     yield f"stop task  {found['id']}"
     yield f"batch      {found['batch_id']}"
     yield f"CVM        {found['cvm_id']} of {found['workspace']}"
@@ -137,9 +136,14 @@ def _describe(found: dict[str, Any]) -> Iterator[str]:
         same = groupby(attempt["exchanges"], key=itemgetter("request", "answer"))
         for (request, answer), exchanges in same:
             seconds = [exchange["seconds"] for exchange in exchanges]
-            times = f" ×{len(seconds)}, at most" if len(seconds) > 1 else ""
+            times = f"{len(seconds)} times, at most " if len(seconds) > 1 else ""
+            end = f"  ({times}{max(seconds):.3f} s)"
             yield f"  sent     {_shown(request)}"
-            yield f"  got     {times} ({max(seconds):.3f} s)  {_shown(answer)}"
+            yield _cut(f"  got      {_shown(answer)}", width - len(end)) + end
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: max(width - 1, 0)]}…"
 
 
 def _time(text: str) -> str:

@@ -100,5 +100,5 @@ def _with_stops(session: Session, hash_ids: Iterable[str]) -> list[str]:
     return list(session.scalars(query.order_by(Cvm.hash_id)))
 
 
-def _count(session: Session, query: Select[tuple[int]]) -> int:
-    return session.execute(query).scalar_one()
+def _count(session: Session, query: Select[int]) -> int:
+    return session.scalars(query).one()

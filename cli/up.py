@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cli.program import program
 
 
 if TYPE_CHECKING:
@@ -30,7 +33,8 @@ def up(
         ),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, metavar="P", help="The API's port. [default: a free one]")
+        int | None,
+        typer.Option(min=1, max=65535, metavar="P", help="The API's port. [default: a free one]"),
     ] = None,
     simulate: Annotated[
         int | None,
@@ -47,13 +51,20 @@ def up(
     PostgreSQL, Valkey, API, worker, dispatcher, beat and Flower; what dies is started again. Once
     all are ready, DIR/stack.json says how they are reached. Settings (CVMSTOP_…) reach all of them.
     """
-    from cli.stack.simulation import EMPTY, as_before, simulated
+    from cli.stack.simulation import EMPTY, simulated
     from cli.stack.stack import Stack
     from cli.stack.supervisor import ToldToStopError
 
     began = time.monotonic()
     with opened(data_dir) as directory:
+        kept = directory.load_secrets()
+        if simulate is not None:
+            kept.simulated_cvms = simulate
+            directory.save_secrets(kept)
+        inventory = EMPTY if kept.simulated_cvms is None else simulated(kept.simulated_cvms)
         typer.echo(f"starting the stack in {directory.root}")
+        if simulate is None and inventory.hosts:
+            typer.echo(f"with simulated hosts and {inventory.cvms} CVMs on them, as before")
         stack = Stack(
             directory,
             inventory,
@@ -98,10 +109,10 @@ how to     {directory.stack_file}
 logs       {directory.logs}
 
 Stop a CVM, and see what became of it:
-  . {directory.environment_file}
+  . {shlex.quote(str(directory.environment_file))}
   curl -H "X-API-Key: $CVMSTOP_API_KEY" -H 'Content-Type: application/json' \\
     -d '{{"cvm_ids": ["{example}"]}}' "$CVMSTOP_API_URL/api/v1/cvms/batch-stop"
   curl -H "X-API-Key: $CVMSTOP_API_KEY" "$CVMSTOP_API_URL/api/v1/stop-tasks?limit=5"
-  cvmstop failures list
+  {program()} failures list
 
 Ctrl-C ends everything.""")

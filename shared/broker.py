@@ -128,7 +128,7 @@ class Broker:
             The broker does not answer, or not in time.
         """
         with self._producer("the broker does not answer") as producer:
-            declared = Queue(STOPS_QUEUE)(producer.channel).queue_declare()
+            declared: Any = Queue(STOPS_QUEUE)(producer.channel).queue_declare()
             return int(declared.message_count)
 
     @contextmanager

@@ -24,7 +24,7 @@ PASSWORD_BYTES = 24
 
 @dataclass(kw_only=True)
 class Secrets:
-    """What must stay the same when a stack is started again on its directory."""
+    """What should stay the same when a stack is started again on its directory."""
 
     postgresql: str = field(repr=False)
     valkey: str = field(repr=False)
@@ -32,6 +32,10 @@ class Secrets:
     sealing_keys: str = field(repr=False)
     api_keys: dict[str, str] = field(default_factory=dict, repr=False)
     """API keys by `user@workspace`; the database has only their digests."""
+    ports: dict[str, int] = field(default_factory=dict)
+    """Where each process that listens did so last, by its name."""
+    simulated_cvms: int | None = None
+    """How many there are on simulated hosts; None without such hosts."""
 
 
 class DataDir:
@@ -49,6 +53,7 @@ class DataDir:
         self.environment_file = root / "cvmstop.env"
         self.processes_file = root / "processes.json"
         self.secrets_file = root / "secrets.json"
+        self.lock_file = root / "lock"
         self.valkey_configuration = root / "valkey.conf"
         self.postgresql = root / "postgresql"
         self.valkey = root / "valkey"
@@ -58,18 +63,24 @@ class DataDir:
     def prepare(self) -> None:
         """Make the directories.
 
-        An empty or new one becomes its owner's only (0700). The mode of one that has other things
-        in it is left alone; the files with secrets are 0600 anyway.
+        An empty or new one becomes its owner's only (0700). The mode of one that a stack has used
+        is left alone; the files with secrets are 0600 anyway.
 
         Raises
         ------
         StackError
-            It cannot be made.
+            It cannot be made, or has other things in it and nothing of a stack.
         """
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not any(self.root.iterdir()):
                 self.root.chmod(0o700)
+            elif not (self.secrets_file.exists() or self.lock_file.exists()):
+                msg = (
+                    f"{self.root} has other things in it, and no data of a stack:"
+                    " give --data-dir a new or an empty directory"
+                )
+                raise StackError(msg)
             for directory in (self.logs, self.hosts):
                 directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
@@ -85,7 +96,7 @@ class DataDir:
         StackError
             Another stack runs on this directory.
         """
-        with (self.root / "lock").open("a+") as file:
+        with self.lock_file.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 import socket
+from typing import TYPE_CHECKING
 
 from shared.exceptions import StackError
 
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 ADDRESS = "127.0.0.1"
 """The only address that anything of the stack listens on."""
@@ -37,6 +41,39 @@ def choose_ports(count: int) -> list[int]:
             found.append(port)
     msg = f"no {count} free TCP ports between {FIRST} and {LAST} on {ADDRESS}"
     raise StackError(msg)
+
+
+def settle_ports(
+    names: Sequence[str], *, given: Mapping[str, int], kept: Mapping[str, int]
+) -> dict[str, int]:
+    """Settle which process listens on which port.
+
+    Parameters
+    ----------
+    names
+        Of the processes.
+    given
+        Ports that are wanted, by name.
+    kept
+        Ports of another time, which are taken again as far as they are free.
+
+    Raises
+    ------
+    StackError
+        A given port is taken, or there are not so many.
+    """
+    for port in given.values():
+        if not is_free(port):
+            msg = f"port {port} is taken: give another --port, or none for a free one"
+            raise StackError(msg)
+    settled = dict(given)
+    for name in names:
+        before = kept.get(name)
+        if name not in settled and before and before not in settled.values() and is_free(before):
+            settled[name] = before
+    # As many as there are names, since some of them may be settled already.
+    new = [port for port in choose_ports(len(names)) if port not in settled.values()]
+    return settled | dict(zip([name for name in names if name not in settled], new, strict=False))
 
 
 def is_free(port: int) -> bool:

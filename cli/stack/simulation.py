@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid5
 
-from shared.exceptions import AuthenticationError, NameTakenError
+from shared.exceptions import (
+    AuthenticationError,
+    KeyNotAllowedError,
+    NameTakenError,
+    StackError,
+)
 from shared.models.inventory import CvmRecord
 from shared.models.states import UserRole
 
@@ -167,7 +172,7 @@ def ensure_key(
 
     Raises
     ------
-    KeyNotAllowedError
+    StackError
         Somebody has revoked the user since.
     """
     from shared.services.access import create_key
@@ -177,5 +182,12 @@ def ensure_key(
     with suppress(AuthenticationError):
         authenticate(session, kept.get(label))
         return label, kept[label]
-    made = create_key(session, user=user, workspace=workspace, name=KEY_NAME, valid_for=None)
+    try:
+        made = create_key(session, user=user, workspace=workspace, name=KEY_NAME, valid_for=None)
+    except KeyNotAllowedError:
+        msg = (
+            f"user {user}, as whom this stack shows itself, was revoked, which is for good:"
+            " begin anew with another --data-dir"
+        )
+        raise StackError(msg) from None
     return label, made.plain

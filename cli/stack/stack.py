@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from cli.stack import leftovers, postgresql, processes, valkey
-from cli.stack.ports import ADDRESS, choose_ports, is_free
+from cli.stack.ports import ADDRESS, settle_ports
 from cli.stack.simulation import ADMIN, ensure_key, provision, write_vms
 from cli.stack.stack_file import StackFacts, write_environment_file, write_stack_file
 from cli.stack.supervisor import Supervisor
-from shared.exceptions import StackError
 
 
 if TYPE_CHECKING:
@@ -35,14 +34,9 @@ class Stack:
     inventory
         What it works on.
     api_port
-        None for a free one.
+        None for the one that it had before, or a free one.
     report
         Takes one line for a person, for each event.
-
-    Raises
-    ------
-    StackError
-        The port is taken.
     """
 
     def __init__(
@@ -57,13 +51,8 @@ class Stack:
         self.inventory = inventory
         self._report = report
         self._secrets = data_dir.load_secrets()
-        if api_port is not None and not is_free(api_port):
-            msg = f"port {api_port} is taken: give another --port, or none for a free one"
-            raise StackError(msg)
-        ports = choose_ports(4 + len(inventory.hosts))
-        self._database_port, self._broker_port, self._flower_port, chosen, *host_ports = ports
-        self._api_port = api_port or chosen
-        self._host_ports = dict(zip(inventory.hosts, host_ports, strict=True))
+        self._given_ports = {} if api_port is None else {"api": api_port}
+        self._ports: dict[str, int] = {}
         self.supervisor = Supervisor(report=report, on_change=self._write_down_processes)
         self._facts: StackFacts | None = None
 
@@ -89,6 +78,7 @@ class Stack:
         self.data_dir.stack_file.unlink(missing_ok=True)
         for name in leftovers.end_recorded(self.data_dir.processes_file):
             self._report(f"{name} of a stack that was killed is ended")
+        self._settle_ports()
         with self.supervisor.minding_signals():
             try:
                 self._start()
@@ -100,6 +90,18 @@ class Stack:
                     file.unlink(missing_ok=True)
                 self.data_dir.processes_file.unlink(missing_ok=True)
 
+    def _settle_ports(self) -> None:
+        """Take the ports of the last time, as far as they are free."""
+        names = ["postgresql", "valkey", "flower", "api"]
+        names += [host.name for host in self.inventory.hosts]
+        kept = self._secrets.ports
+        self._ports = settle_ports(names, given=self._given_ports, kept=kept)
+        for name, port in self._ports.items():
+            if name in kept and name not in self._given_ports and port != kept[name]:
+                self._report(f"port {kept[name]} is taken: {name} gets port {port}")
+        kept.update(self._ports)
+        self.data_dir.save_secrets(self._secrets)
+
     def _start(self) -> None:
         """Start in an order that keeps both cores busy: nothing waits that does not have to."""
         data_dir, secrets, supervisor = self.data_dir, self._secrets, self.supervisor
@@ -107,22 +109,24 @@ class Stack:
         valkey.write_configuration(
             data_dir.valkey_configuration,
             data_dir.valkey,
-            port=self._broker_port,
+            port=self._ports["valkey"],
             password=SecretStr(secrets.valkey),
         )
         write_vms(data_dir, self.inventory)
         password = SecretStr(secrets.postgresql)
-        supervisor.start([processes.valkey_process(data_dir, self._broker_port, secrets)])
+        supervisor.start([processes.valkey_process(data_dir, self._ports["valkey"], secrets)])
         postgresql.initialise(data_dir.postgresql, password=password)
-        supervisor.start([processes.postgresql_process(data_dir, self._database_port, secrets)])
+        supervisor.start(
+            [processes.postgresql_process(data_dir, self._ports["postgresql"], secrets)]
+        )
         supervisor.wait_until_ready(["valkey"])
         supervisor.start(
             [
-                processes.flower_process(data_dir, self._flower_port, secrets),
+                processes.flower_process(data_dir, self._ports["flower"], secrets),
                 processes.beat_process(data_dir),
                 *(
-                    processes.simulated_host_process(data_dir, host, port)
-                    for host, port in self._host_ports.items()
+                    processes.simulated_host_process(data_dir, host, self._ports[host.name])
+                    for host in self.inventory.hosts
                 ),
             ]
         )
@@ -133,7 +137,7 @@ class Stack:
             [
                 processes.worker_process(data_dir, app),
                 processes.dispatcher_process(data_dir, app),
-                processes.api_process(data_dir, self._api_port),
+                processes.api_process(data_dir, self._ports["api"]),
             ]
         )
         keys = self._provision()
@@ -148,9 +152,9 @@ class Stack:
         """
         password = SecretStr(self._secrets.postgresql)
         url = postgresql.database_url(
-            self._database_port, processes.DATABASE, password=password
+            self._ports["postgresql"], processes.DATABASE, password=password
         ).get_secret_value()
-        broker = valkey.broker_url(self._broker_port, SecretStr(self._secrets.valkey))
+        broker = valkey.broker_url(self._ports["valkey"], SecretStr(self._secrets.valkey))
         settings = {
             "CVMSTOP_DATABASE_URL": url,
             "CVMSTOP_BROKER_URL": broker.get_secret_value(),
@@ -165,7 +169,7 @@ class Stack:
         from cli.migrate import migrate
 
         password = SecretStr(self._secrets.postgresql)
-        postgresql.ensure_database(self._database_port, processes.DATABASE, password=password)
+        postgresql.ensure_database(self._ports["postgresql"], processes.DATABASE, password=password)
         migrate(check=False)
 
     def _provision(self) -> tuple[str, str]:
@@ -182,7 +186,7 @@ class Stack:
                 session,
                 Sealer(settings.sealing_keys),
                 self.inventory,
-                {host.name: _url(port) for host, port in self._host_ports.items()},
+                {host.name: self._url(host.name) for host in self.inventory.hosts},
             )
             admin = ensure_key(session, kept, user=ADMIN, workspace=home)
             user = ensure_key(session, kept, user=self.inventory.user, workspace=home)
@@ -193,8 +197,8 @@ class Stack:
     def _write_down(self, keys: tuple[str, str], environment: Mapping[str, str]) -> None:
         """Tell the world, now that everything is ready."""
         self._facts = StackFacts(
-            api_url=_url(self._api_port),
-            flower_url=_url(self._flower_port),
+            api_url=self._url("api"),
+            flower_url=self._url("flower"),
             flower_user=processes.FLOWER_USER,
             flower_password=self._secrets.flower,
             database_url=environment["CVMSTOP_DATABASE_URL"],
@@ -205,15 +209,18 @@ class Stack:
             hosts=tuple(
                 {
                     "name": host.name,
-                    "url": _url(port),
+                    "url": self._url(host.name),
                     "log_file": str(host.journal(self.data_dir)),
                 }
-                for host, port in self._host_ports.items()
+                for host in self.inventory.hosts
             ),
         )
         client = {"CVMSTOP_API_URL": self._facts.api_url, "CVMSTOP_API_KEY": keys[0]}
         write_environment_file(self.data_dir, {**environment, **client})
         self._write_down_processes()
+
+    def _url(self, process: str) -> str:
+        return f"http://{ADDRESS}:{self._ports[process]}"
 
     def _write_down_processes(self) -> None:
         """Write down which processes run: for who comes after us at once, for others when ready."""
@@ -231,7 +238,3 @@ def _celery_app() -> Celery:
     from shared.settings import BrokerSettings
 
     return make_celery(BrokerSettings.load())
-
-
-def _url(port: int) -> str:
-    return f"http://{ADDRESS}:{port}"

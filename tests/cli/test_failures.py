@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import func
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
@@ -154,7 +154,10 @@ def test_filters(arguments: list[str], found: int | None) -> None:
 def test_none() -> None:
     result = _run("list", "--host", "host-b")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "no stop has failed" in result.stderr
+    assert (
+        "no stop has failed, as far as this key may see, with these filters: host host-b\n"
+        in result.stderr
+    )
 
 
 def test_shows_every_try(failure: StopTask) -> None:
@@ -164,6 +167,25 @@ def test_shows_every_try(failure: StopTask) -> None:
     assert "got      400 no  (0.250 s)" in result.stdout
     assert "try 1" in result.stdout
     assert "\x1b" not in result.stdout
+
+
+def test_repeated_exchanges_are_shown_once_and_long_answers_cut(
+    failure: StopTask, clean: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = {"request": "GetInfo", "answer": f"200 {'long ' * 100}", "seconds": 0.125}
+    with Session(clean) as session:
+        (attempt,) = session.scalars(select(StopAttempt).filter_by(stop_task_id=failure.id))
+        attempt.exchanges = [*attempt.exchanges, look, {**look, "seconds": 0.5}, look]
+        session.commit()
+    monkeypatch.setenv("COLUMNS", "70")
+    lines = _run("show", str(failure.id)).stdout.splitlines()
+    assert [line for line in lines if line.startswith("  sent")] == [
+        '  sent     StopVm {"id": "x"}',
+        "  sent     GetInfo",
+    ]
+    assert lines[-1].startswith("  got      200 long long ")
+    assert lines[-1].endswith("…  (3 times, at most 0.500 s)")
+    assert len(lines[-1]) == 70
 
 
 def test_shows_json(failure: StopTask) -> None:
@@ -197,10 +219,17 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("failure")
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://[", "ftp://127.0.0.1"])
-def test_no_address(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("127.0.0.1:8000", "CVMSTOP_API_URL: http:// or https:// is missing"),
+        ("ftp://127.0.0.1", "CVMSTOP_API_URL: http:// or https:// is missing"),
+        ("http://[", "is CVMSTOP_API_URL right?"),
+    ],
+)
+def test_no_address(monkeypatch: pytest.MonkeyPatch, url: str, words: str) -> None:
     monkeypatch.setenv("CVMSTOP_API_URL", url)
-    assert "CVMSTOP_API_URL" in _refusal("list")
+    assert words in _refusal("list")
 
 
 def test_nothing_set() -> None:

@@ -52,6 +52,19 @@ def test_add_and_list(cvmstop: Cvmstop, clean: Engine) -> None:
         assert session.scalars(select(VmHost.sealed_credentials)).all() == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("http://h", "no port given: 80 is used\n"),
+        ("https://h/vmm", "no port given: 443 is used\n"),
+        ("http://h:80", ""),
+        ("unix:/run/vmm.sock", ""),
+    ],
+)
+def test_a_port_that_is_left_out_is_told(cvmstop: Cvmstop, address: str, told: str) -> None:
+    assert cvmstop.must("hosts", "add", "h", address).err == told
+
+
 def test_secrets_are_sealed_and_never_shown(
     cvmstop: Cvmstop, clean: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

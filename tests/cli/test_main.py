@@ -61,7 +61,7 @@ def test_misspelt_command(cvmstop_without_settings: Cvmstop) -> None:
 def test_settings_missing(cvmstop_without_settings: Cvmstop) -> None:
     outcome = cvmstop_without_settings("workspaces", "list")
     assert outcome.status == 1
-    assert outcome.err.startswith("cvmstop: CVMSTOP_BROKER_URL is not set;")
+    assert outcome.err.startswith("cvmstop: CVMSTOP_DATABASE_URL is not set ")
     assert outcome.err.count("\n") == 1
 
 

@@ -21,7 +21,9 @@ def test_every_setting_has_a_description() -> None:
 def test_lists_variables_defaults_and_meanings(cvmstop: Cvmstop) -> None:
     out = cvmstop.must("settings").out
     assert "CVMSTOP_DATABASE_URL  (required)" in out
-    assert "CVMSTOP_STOP_DEADLINE  (default 900.0)\n    A stop that is not confirmed" in out
+    assert "CVMSTOP_API_URL  (required)" in out
+    assert "CVMSTOP_API_KEY  (required)" in out
+    assert "CVMSTOP_STOP_DEADLINE  (default 900)\n    A stop that is not confirmed" in out
 
 
 def test_a_wrong_value_is_told_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:

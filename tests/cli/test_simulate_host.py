@@ -158,6 +158,13 @@ def test_bad_lines_of_a_file_are_told_with_their_numbers(tmp_path: Path) -> None
     assert "already" in refusal(["--vms-file", str(vms)])
 
 
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        text = refusal(["--port", str(taken.getsockname()[1])])
+    assert text.startswith("cvmstop: port ")
+    assert "is taken: give another --port" in text
+
+
 def refusal(options: list[str]) -> str:
     app = typer.Typer()
     app.command()(simulate_host)

@@ -17,5 +17,8 @@ def test_it_shows_what_it_promises_and_ends_well() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "150 of 150 ended: 100 succeeded, 50 failed" in done.stdout
     assert "50 on dead: " in done.stdout
-    assert "cvmstop failures show " in done.stdout
-    assert "Flower: http://127.0.0.1:" in done.stdout
+    assert "Run `make demo KEEP=1` to look around." in done.stdout
+    # What is gone by now is not shown.
+    assert "CVMSTOP_API_KEY" not in done.stdout
+    assert "failures show" not in done.stdout
+    assert "Flower: " not in done.stdout

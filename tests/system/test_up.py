@@ -66,11 +66,10 @@ def test_nothing_survives_and_the_data_does(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         eventually(lambda: not any(map(psutil.pid_exists, before["processes"].values())))
-    with started_up(root, "--simulate", "6", output=output) as (again, process):
+    with started_up(root, output=output) as (again, process):
         after = again.facts
-        assert [after[key] for key in ("admin_key", "user_key")] == [
-            before[key] for key in ("admin_key", "user_key")
-        ]
+        same = ("admin_key", "user_key", "api_url", "flower_url", "database_url", "hosts")
+        assert {key: after[key] for key in same} == {key: before[key] for key in same}
         with again.api("user_key") as client:
             assert len(client.get(f"/api/v1/batches/{batch_id}").json()["tasks"]) == 3
         assert again.rows("SELECT count(*), count(DISTINCT hash_id) FROM cvms") == [(6, 6)]
@@ -78,3 +77,6 @@ def test_nothing_survives_and_the_data_does(tmp_path: Path) -> None:
         assert process.wait(60) == 0
     assert not any(map(psutil.pid_exists, after["processes"].values()))
     assert not (root / "stack.json").exists()
+    said = output.read_text()
+    assert "with simulated hosts and 6 CVMs on them, as before" in said
+    assert " -m cli failures list" in said

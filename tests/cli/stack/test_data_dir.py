@@ -31,11 +31,18 @@ def test_an_empty_directory_becomes_its_owners_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
 
 
-def test_the_mode_of_one_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
+def test_the_mode_of_one_that_was_used_is_left_alone(directory: DataDir) -> None:
+    directory.load_secrets()
+    directory.root.chmod(0o755)
+    directory.prepare()
+    assert stat.S_IMODE(directory.root.stat().st_mode) == 0o755
+
+
+def test_one_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "something").touch()
-    tmp_path.chmod(0o755)
-    DataDir(tmp_path).prepare()
-    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    with pytest.raises(StackError, match=r"has other things in it.* give --data-dir a new"):
+        DataDir(tmp_path).prepare()
+    assert [path.name for path in tmp_path.iterdir()] == ["something"]
 
 
 def test_a_file_is_no_directory(tmp_path: Path) -> None:

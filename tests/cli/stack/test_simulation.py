@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from cli.stack.data_dir import DataDir
 from cli.stack.simulation import EMPTY, cvm_id, ensure_key, provision, simulated, write_vms
-from shared.exceptions import KeyNotAllowedError
+from shared.exceptions import StackError
 from shared.sealing import Sealer
 from shared.services.access import revoke_key, revoke_user
 from shared.services.authentication import authenticate
@@ -86,5 +86,5 @@ def test_keys_are_kept_as_long_as_they_work(session: Session, settings: Settings
 def test_a_revoked_user_gets_no_key(session: Session, settings: Settings) -> None:
     provision(session, Sealer(settings.sealing_keys), EMPTY, {})
     revoke_user(session, "user")
-    with pytest.raises(KeyNotAllowedError):
+    with pytest.raises(StackError, match=r"user user, .* begin anew with another --data-dir"):
         ensure_key(session, {}, user="user", workspace="default")

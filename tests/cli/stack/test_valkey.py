@@ -48,7 +48,3 @@ def test_keeps_what_it_was_given_and_lets_nobody_else_in(server: int) -> None:
 def test_not_ready_when_nobody_listens() -> None:
     (port,) = choose_ports(1)
     assert not valkey.is_ready(port, PASSWORD)
-
-
-def test_ports_are_different_ones() -> None:
-    assert len(set(choose_ports(20))) == 20
