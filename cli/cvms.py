@@ -100,7 +100,7 @@ def remove(
     Stops stay on record, and with them their CVM: import it without host and vm_uuid instead, and
     it cannot be stopped any more.
     """
-    from cli.removal import remove_cvms
+    from shared.services.removal import remove_cvms
 
     with edge.session() as session:
         count = remove_cvms(session, cvm_ids)

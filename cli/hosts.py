@@ -143,7 +143,7 @@ def check(
 @app.command()
 def remove(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Remove a VM host that no CVM and no stop on record refers to."""
-    from cli.removal import remove_host
+    from shared.services.removal import remove_host
 
     with edge.session() as session:
         remove_host(session, name)

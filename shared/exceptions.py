@@ -15,6 +15,7 @@ CvmstopError
 ├── AmbiguousHintError      more than one API key begins like that
 ├── KeyNotAllowedError      a user may not have a key for that workspace
 ├── ImportRefusedError      a file has bad lines; nothing of it was imported
+├── RemovalRefusedError     something is still referred to, and was not removed
 ├── StackError              a server of the embedded stack cannot be started
 └── SealError               a sealed value cannot be opened with these keys
 
@@ -174,6 +175,13 @@ class StackError(CvmstopError):
     """A server of the embedded stack (`cvmstop up`) cannot be started."""
 
     slug = "stack"
+
+
+class RemovalRefusedError(CvmstopError):
+    """A host or a CVM is still needed. Nothing was removed."""
+
+    slug = "removal_refused"
+    status_code = 409
 
 
 class SealError(CvmstopError):

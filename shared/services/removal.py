@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, select
 
-from shared.exceptions import CvmstopError, InvalidValueError, NotFoundError
+from shared.exceptions import InvalidValueError, NotFoundError, RemovalRefusedError
 from shared.models.naming import CVM_ID
 from shared.services.hosts import require_hosts
 from shared.storage.cvm_records import lock_cvms
@@ -21,12 +21,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Select
     from sqlalchemy.orm import Session
-
-
-class RemovalRefusedError(CvmstopError):
-    """A host or a CVM is still needed. Nothing was removed."""
-
-    slug = "removal_refused"
 
 
 def remove_host(session: Session, name: str) -> None:
