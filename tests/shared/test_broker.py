@@ -56,7 +56,8 @@ class TestOnValkey:
             broker.send_stops(stops(50))
             own_reads = _reads(client) - before - 1
             assert client.llen(STOPS_QUEUE) == 51
-        assert own_reads < 5
+        # The server reads 45 KB in a few pieces; a trip for each message would be 50 at least.
+        assert own_reads < 25
 
     def test_a_flushed_broker_takes_messages(self, broker: Broker, valkey: str) -> None:
         broker.send_stops(stops())
@@ -124,5 +125,5 @@ def sends(broker: Broker) -> bool:
 
 
 def _reads(client: Redis) -> int:
-    """Count the reads from sockets that the server has done: one for each trip, about."""
+    """Count the reads from sockets that the server has done: one for each trip at least."""
     return int(client.info("stats")["total_reads_processed"])
