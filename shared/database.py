@@ -115,7 +115,8 @@ def _connect_args(settings: DatabaseSettings, application: str) -> dict[str, Any
         "keepalives_count": 3,
         "tcp_user_timeout": milliseconds,
         "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
-        f" -c idle_in_transaction_session_timeout={milliseconds * 6} -c timezone=UTC",
+        # A frozen process must not hold a host's row, and with it all workers, for long.
+        f" -c idle_in_transaction_session_timeout={milliseconds} -c timezone=UTC",
     }
 
 

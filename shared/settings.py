@@ -20,7 +20,7 @@ ENV_PREFIX = "CVMSTOP_"
 """Every setting's environment variable is this and the field's name in capitals."""
 
 BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps")
-"""Brokers that can be used; the first two are tried by tests."""
+"""How a broker's URL may begin. The tests use the first; `amqp` has not been tried."""
 
 DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 """How a PostgreSQL URL may begin; the driver is psycopg, whatever it says."""
