@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import create_engine, event, make_url, text
+from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
@@ -204,8 +204,3 @@ def require_current_schema(engine: Engine) -> None:
         problem = schema_problem(session)
     if problem:
         raise SchemaError(problem)
-
-
-def ping(session: Session) -> None:
-    """Ask the database for an answer."""
-    session.execute(text("SELECT 1"))

@@ -6,7 +6,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from shared.models.errors import ErrorCode
-from workers.drivers.address import HostAddress
 from workers.drivers.dstack import DstackDriver
 from workers.drivers.errors import FinalHostError
 
@@ -82,14 +81,3 @@ class Drivers:
             query_timeout=self._settings.host_query_timeout,
             stop_timeout=self._settings.host_stop_timeout,
         )
-
-
-def check_address(address: str) -> None:
-    """Check the address of a dstack-vmm before it is written into a host's row.
-
-    Raises
-    ------
-    ValueError
-        Says what is wrong with it and what is wanted.
-    """
-    HostAddress.parse(address)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from workers.drivers.address import HostAddress
-from workers.drivers.registry import check_address
 
 
 @pytest.mark.parametrize(
@@ -18,7 +17,6 @@ from workers.drivers.registry import check_address
     ],
 )
 def test_urls(text: str, host: str, port: int, prefix: str, header: str) -> None:
-    check_address(text)
     address = HostAddress.parse(text)
     assert (address.host, address.port, address.prefix) == (host, port, prefix)
     assert address.host_header == header
@@ -58,5 +56,5 @@ def test_unix_socket() -> None:
 )
 def test_refused(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem) as caught:
-        check_address(text)
+        HostAddress.parse(text)
     assert "hunter2" not in str(caught.value)
