@@ -32,6 +32,11 @@ def broker_at(url: str) -> Broker:
     return Broker(make_celery(BrokerSettings(broker_url=SecretStr(url), broker_timeout=0.2)))
 
 
+def somewhere(password: str = "") -> str:
+    """Give a URL that no other test has: kombu keeps connections by URL, for the whole process."""
+    return f"redis://:{password}@{uuid4()}/0"
+
+
 class TestOnValkey:
     @pytest.fixture
     def broker(self, valkey: str) -> Iterator[Broker]:
@@ -85,7 +90,7 @@ class TestOnABrokerThatGoesAway:
         return made
 
     def test_it_is_told_and_works_again_once_it_is_back(self, server: FakeServer) -> None:
-        broker = broker_at("redis://anywhere/0")
+        broker = broker_at(somewhere())
         broker.send_stops(stops())
         server.connected = False
         with pytest.raises(BrokerUnavailableError, match="did not take 3 messages"):
@@ -101,7 +106,7 @@ class TestOnABrokerThatGoesAway:
     ) -> None:
         """Or requests that come together wait for one time-out after the other."""
         monkeypatch.setattr("shared.broker.AWAY", 3600)
-        broker = broker_at("redis://anywhere/0")
+        broker = broker_at(somewhere())
         server.connected = False
         with pytest.raises(BrokerUnavailableError, match="OperationalError"):
             broker.send_stops(stops())
@@ -112,7 +117,7 @@ class TestOnABrokerThatGoesAway:
     def test_the_reason_never_holds_the_url(self, server: FakeServer) -> None:
         server.connected = False
         with pytest.raises(BrokerUnavailableError) as caught:
-            broker_at("redis://:hunter2@anywhere/0").send_stops(stops())
+            broker_at(somewhere(password="hunter2")).send_stops(stops())
         assert "hunter2" not in str(caught.value)
 
 
