@@ -1,4 +1,4 @@
-"""From a failure to an answer. Every answer is JSON with `detail`; none shows a traceback."""
+"""From a failure to an answer: JSON with `detail` for people, and `error` for programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ def add_error_handlers(app: FastAPI) -> None:
     """Register every handler."""
     app.add_exception_handler(CvmstopError, _answer_known)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_exception_handler(Exception, _answer_unexpected)
 
 
 def _answer_known(_: Request, error: Exception) -> JSONResponse:
@@ -34,9 +33,9 @@ def _answer_known(_: Request, error: Exception) -> JSONResponse:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status_code == 503:
         headers["Retry-After"] = RETRY_AFTER
-        log.warning("request refused", reason=error.slug, error=str(error))
-    detail = str(error) if error.status_code != 500 else "internal error"
-    return JSONResponse({"detail": detail}, status_code=error.status_code, headers=headers)
+        log.warning("request refused", reason=error.slug, error=error.for_operators())
+    content = {"detail": str(error), "error": error.slug}
+    return JSONResponse(content, status_code=error.status_code, headers=headers)
 
 
 def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
@@ -58,9 +57,9 @@ def _printable(part: str | int) -> str | int:
     return part.encode(errors="replace").decode() if isinstance(part, str) else part
 
 
-def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:
+def answer_unexpected(error: Exception, request_id: str) -> JSONResponse:
+    """Give the answer to a request that broke, and log why."""
     log.error("request broke", exc_info=error)
-    request_id = getattr(request.state, "request_id", None)
     return JSONResponse(
         {"detail": "internal error; the server's log has it", "request_id": request_id},
         status_code=500,

@@ -15,6 +15,7 @@ from api.routes import batch_stop, batches, health, stop_tasks
 from shared import __version__
 from shared.database import require_current_schema
 from shared.settings import ApiSettings
+from shared.telemetry import configure_logging
 
 
 if TYPE_CHECKING:
@@ -37,14 +38,17 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     Parameters
     ----------
     settings
-        Read from the environment when not given.
+        Read from the environment when not given; then logging is set up too, as nobody else did.
 
     Raises
     ------
     SettingsError
         A setting is missing or wrong.
     """
-    parts = make_api_parts(settings or ApiSettings.load())
+    if settings is None:
+        settings = ApiSettings.load()
+        configure_logging(settings)
+    parts = make_api_parts(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -66,7 +70,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.parts = parts
-    app.add_middleware(BodyLimit, max_bytes=parts.settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestContext)
     add_error_handlers(app)
     for routes in (batch_stop, batches, stop_tasks, health):

@@ -11,6 +11,8 @@ import structlog
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 
+from api.errors import answer_unexpected
+
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,7 +37,7 @@ class RequestContext:
         wanted = Headers(scope=scope).get("x-request-id", "")
         request_id = wanted if REQUEST_ID.fullmatch(wanted) else str(uuid.uuid4())
         scope.setdefault("state", {})["request_id"] = request_id
-        status = 500
+        status: int | None = None
         began = time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
@@ -48,6 +50,10 @@ class RequestContext:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
+            except Exception as error:
+                if status is not None:
+                    raise  # part of another answer is under way already
+                await answer_unexpected(error, request_id)(scope, receive, send_with_id)
             finally:
                 log.info(
                     "request",

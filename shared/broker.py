@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from kombu import Queue
-from kombu.exceptions import KombuError, OperationalError
-from redis.exceptions import RedisError
 
 from shared.exceptions import BrokerUnavailableError
 
@@ -38,7 +36,7 @@ HOUSEKEEPING_QUEUE = "housekeeping"
 """Queue of the dispatcher, with a worker of its own: it must run while every slot is busy."""
 
 AWAY = 0.5
-"""Seconds after a failure in which the broker is not tried; shorter than a dispatcher's round."""
+"""Seconds after a failure in which the broker is not tried; a dispatcher's round takes 1 s."""
 
 
 def make_celery(settings: BrokerSettings, **extra: Any) -> Celery:
@@ -143,7 +141,11 @@ class Broker:
             with self._app.producer_or_acquire() as producer:
                 self._refuse_while_away(failure)
                 yield producer
-        except (KombuError, OperationalError, RedisError, OSError) as error:
+        except BrokerUnavailableError:
+            raise
+        except Exception as error:
+            # Whatever it is: clients of brokers are known to let an AttributeError out when a
+            # connection breaks, and what is sent was committed before and must not fail for it.
             self._away_until = time.monotonic() + AWAY
             msg = f"{failure}: {type(error).__name__}"
             raise BrokerUnavailableError(msg) from error

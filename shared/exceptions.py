@@ -19,7 +19,7 @@ CvmstopError
 ├── StackError              a server of the embedded stack cannot be started
 └── SealError               a sealed value cannot be opened with these keys
 
-`slug` is for programs, the message for people: it says what to do.
+`slug` is for programs (`error` in the API's answers), the message for people: it says what to do.
 """
 
 from __future__ import annotations

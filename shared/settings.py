@@ -27,7 +27,10 @@ DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
 class EnvironmentSettings(BaseSettings):
-    """Base of all settings: each kind of process reads what it needs, and no secret more."""
+    """Base of all settings: each kind of process reads what it needs.
+
+    Workers of any queue are one kind: also the dispatcher's reads the sealing keys.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True

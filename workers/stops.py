@@ -19,7 +19,7 @@ from shared.models.errors import ErrorCode, Fate
 from shared.models.turns import Failure, Refusal, TurnResult
 from shared.services.stops import ClaimedStop, claim_stop, connection_of, settle_stop
 from workers.drivers.errors import HostError
-from workers.turns import Turn
+from workers.turns import Turn, internal_failure
 
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
     retrying = Retrying(
         retry=retry_if_exception_type(DatabaseUnavailableError),
         stop=stop_after_delay(parts.settings.lease - (time.monotonic() - began)),
-        wait=wait_exponential_jitter(multiplier=SETTLE_RETRY, max=SETTLE_RETRY_MAX),
+        wait=wait_exponential_jitter(
+            multiplier=SETTLE_RETRY, max=SETTLE_RETRY_MAX, jitter=SETTLE_RETRY
+        ),
         reraise=True,
     )
     settled = retrying(_settle, parts, claimed.claim, result)
@@ -120,9 +122,5 @@ def _take_turn(parts: WorkerParts, claimed: ClaimedStop, *, began: float) -> Tur
         )
     except Exception as error:
         log.exception("turn broke", attempt=claimed.claim.attempt)
-        failure = Failure(
-            code=ErrorCode.INTERNAL,
-            fate=Fate.TRANSIENT,
-            message=f"a fault in cvmstop ({type(error).__name__}); the worker's log has it",
-        )
+        failure = internal_failure(error)
     return TurnResult(power_state=None, failure=failure)

@@ -38,7 +38,7 @@ def register_tasks(app: Celery, process: WorkerProcess) -> None:
                     process.parts, UUID(stop_task_id), worker=str(self.request.hostname)
                 )
             except DatabaseUnavailableError as error:
-                log.warning("database unavailable", error=str(error))
+                log.warning("database unavailable", error=error.for_operators())
                 return DATABASE_AWAY
 
     @app.task(name=DISPATCH_TASK)
@@ -48,6 +48,6 @@ def register_tasks(app: Celery, process: WorkerProcess) -> None:
         try:
             done = run_round(parts.engine, parts.broker, parts.settings)
         except DatabaseUnavailableError as error:
-            log.warning("database unavailable", error=str(error))
+            log.warning("database unavailable", error=error.for_operators())
             return DATABASE_AWAY
         return f"sent {done.sent}, released {done.released}, failed {done.failed}"

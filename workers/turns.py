@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import structlog
+
 from shared.models.errors import ErrorCode, Fate
 from shared.models.states import PowerState
 from shared.models.turns import Exchange, Failure, TurnResult
@@ -18,6 +20,18 @@ if TYPE_CHECKING:
     from shared.models.turns import Claim
     from shared.settings import Settings
     from workers.drivers.protocol import Driver
+
+
+log = structlog.get_logger(__name__)
+
+
+def internal_failure(error: Exception) -> Failure:
+    """Say that a fault of our own ended a turn."""
+    return Failure(
+        code=ErrorCode.INTERNAL,
+        fate=Fate.TRANSIENT,
+        message=f"a fault in cvmstop ({type(error).__name__}); the worker's log has it",
+    )
 
 
 class Turn:
@@ -59,11 +73,17 @@ class Turn:
         self._force_stopped = False
 
     def take(self) -> TurnResult:
-        """Take the turn. Ends within `turn_limit`; a host's failure is a result, not an error."""
+        """Take the turn, within `turn_limit`.
+
+        Whatever goes wrong is a result, so that it is written down with what was sent.
+        """
         try:
             return self._take()
         except HostError as error:
             return self._result(failure=error.as_failure())
+        except Exception as error:
+            log.exception("turn broke", attempt=self._claim.attempt)
+            return self._result(failure=internal_failure(error))
 
     def _take(self) -> TurnResult:
         before = self._ask()

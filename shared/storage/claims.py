@@ -42,12 +42,14 @@ def find_host_of(session: Session, stop_task_id: UUID, *, breaker_threshold: int
         .join(VmHost, VmHost.id == StopTask.vm_host_id)
         .where(StopTask.id == stop_task_id)
     ).one_or_none()
-    if row is None or not row[1]:
+    if row is None:
         return Refusal.NOT_WAITING
-    if not row[2]:
+    vm_host_id, is_waiting, is_due, breaker_is_open, room = row
+    if not is_waiting:
+        return Refusal.NOT_WAITING
+    if not is_due:
         return Refusal.NOT_DUE
-    vm_host_id: UUID = row[0]
-    return refusal_of_host(breaker_is_open=row[3], room=row[4]) or vm_host_id
+    return refusal_of_host(breaker_is_open=breaker_is_open, room=room) or vm_host_id
 
 
 def claim_row(

@@ -55,7 +55,7 @@ class Cvm(Base):
     vm_uuid: Mapped[str | None]
     """The VM's id on its host; null while there is none."""
     status: Mapped[str]
-    """As last seen: dstack-vmm's words, or `unknown`."""
+    """As last seen: a `PowerState` once a stop has asked, before that what was imported."""
     in_progress: Mapped[bool] = mapped_column(server_default=text("false"))
     """True exactly while an operation on the CVM is open (I3)."""
     gpu_rental_order: Mapped[str | None]

@@ -115,7 +115,7 @@ class StopTask(Base):
     failures: Mapped[int] = mapped_column(server_default=text("0"))
     """Transient failures so far."""
     confirmations: Mapped[int] = mapped_column(server_default=text("0"))
-    """Turns that ended unconfirmed since the host last took a force stop; sets the next wait."""
+    """Turns in a row without success; an accepted force stop sets it to 0. Sets the next wait."""
     accepted_at: Mapped[CreatedAt]
     due_at: Mapped[CreatedAt]
     """When to wake a worker next."""

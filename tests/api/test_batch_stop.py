@@ -234,7 +234,8 @@ class TestAuthentication:
         answer = anonymous.post(PATH, content=body, headers=headers)
         assert answer.status_code == 401
         assert answer.json() == {
-            "detail": "a valid API key is required, in X-API-Key or as Authorization: Bearer"
+            "detail": "a valid API key is required, in X-API-Key or as Authorization: Bearer",
+            "error": "authentication_required",
         }
 
     def test_a_bearer_key(self, anonymous: httpx.Client, world: World) -> None:

@@ -101,3 +101,12 @@ def test_without_a_database_requests_are_told_to_come_back(settings: Settings) -
         assert answer.headers["retry-after"] == RETRY_AFTER
         assert httpx.get(f"{address}/health/ready").status_code == 503
     nowhere.dispose()
+
+
+@pytest.mark.usefixtures("environment")
+def test_an_app_with_settings_of_its_own_sets_up_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else structlog's own way shows the values of local variables: `uvicorn --factory` (I8)."""
+    configured: list[object] = []
+    monkeypatch.setattr("api.main.configure_logging", configured.append)
+    create_app().state.parts.close()
+    assert len(configured) == 1

@@ -230,4 +230,5 @@ class TestUnexpected:
                 session.execute(text("ALTER TABLE gone RENAME TO stop_tasks"))
         assert answer.status_code == 500
         assert "internal error" in answer.json()["detail"]
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
         assert "gone" not in answer.text

@@ -114,6 +114,22 @@ class TestOnABrokerThatGoesAway:
         with pytest.raises(BrokerUnavailableError, match="a moment ago"):
             broker.send_stops(stops())
 
+    def test_whatever_its_client_raises_is_one_error(
+        self,
+        server: FakeServer,  # noqa: ARG002 - nobody is contacted
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The stops are committed by then: sending must not fail a request."""
+
+        def broken(*_: object, **__: object) -> None:
+            msg = "'NoneType' object has no attribute 'hostname'"
+            raise AttributeError(msg)
+
+        app = make_celery(BrokerSettings(broker_url=SecretStr(somewhere())))
+        monkeypatch.setattr(app, "send_task", broken)
+        with pytest.raises(BrokerUnavailableError, match="AttributeError"):
+            Broker(app).send_stops(stops())
+
     def test_the_reason_never_holds_the_url(self, server: FakeServer) -> None:
         server.connected = False
         with pytest.raises(BrokerUnavailableError) as caught:

@@ -232,3 +232,18 @@ class TestErrors:
             assert result.failure is not None
             assert host.log() == []
             assert host.status(host.vm_ids[0]) == "running"
+
+    def test_a_fault_of_our_own_keeps_what_was_sent(
+        self, quick: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object) -> None:
+            msg = "a bug"
+            raise ZeroDivisionError(msg)
+
+        monkeypatch.setattr(Turn, "_look_until_down", broken)
+        with simulated_host(vms=1) as host:
+            result = take(quick, host, host.vm_ids[0])
+        assert result.failure is not None
+        assert result.failure.code is ErrorCode.INTERNAL
+        assert result.force_stopped
+        assert "StopVm" in [each.request.split()[0] for each in result.exchanges]
