@@ -8,13 +8,13 @@ every error is a 400 with `{"error": "<text>"}` and no code.
 from __future__ import annotations
 
 import json
-import re
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter
 
 from shared.models.errors import ErrorCode
+from shared.models.naming import VM_UUID
 from shared.models.states import PowerState
 from shared.models.turns import Exchange
 from workers.drivers.address import HostAddress
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from workers.drivers.protocol import CallBounds
 
 AnswerT = TypeVar("AnswerT")
-
-VM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What 0.6 takes as a VM's id. v0.5.x does not check, and makes a path of it: so we check."""
 
 MAX_ANSWER = 1 << 20
 """Longest answer about one VM, in bytes. One VM takes a few KiB, its configuration included."""
@@ -220,6 +217,7 @@ class DstackDriver:
 
 
 def _check_vm_id(vm_uuid: str) -> None:
-    if VM_ID.fullmatch(vm_uuid) is None:
+    # 0.6 refuses any other; v0.5.x does not check, and makes a path of it.
+    if VM_UUID.fullmatch(vm_uuid) is None:
         msg = "the CVM's vm_uuid is not 1 to 64 letters, digits, '-' or '_'; no host can have it"
         raise FinalHostError(ErrorCode.BAD_VM_ID, msg)
