@@ -1,1 +1,5 @@
-"""Alembic's migrations. Make one with `alembic revision --autogenerate`; see docs/operations.md."""
+"""Alembic's migrations; there is no alembic.ini.
+
+Make one with `alembic.command.revision(shared.database.alembic_config(), "what",
+autogenerate=True)`; see docs/operations.md.
+"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection
 
-from shared.database import BoundedConnection, make_engine
+from shared.database import make_engine, unbounded
 from shared.settings import DatabaseSettings
 from shared.tables import Base
 
@@ -16,12 +16,8 @@ LOCK = 0x63766D73
 
 def migrate(connection: Connection) -> None:
     """Bring the schema up in one transaction, one process at a time; it may take its time."""
-    driver_connection = connection.connection.driver_connection
-    if isinstance(driver_connection, BoundedConnection):
-        driver_connection.answer_timeout = None
     context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
-    with context.begin_transaction():
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+    with context.begin_transaction(), unbounded(connection):
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
         context.run_migrations()
 

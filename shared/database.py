@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from alembic.config import Config
     from psycopg.abc import PQGen
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from shared.settings import DatabaseSettings
 
@@ -134,6 +134,29 @@ def transaction(engine: Engine) -> Iterator[Session]:
     """
     with translate_outages(), Session(engine) as session, session.begin():
         yield session
+
+
+@contextmanager
+def unbounded(connection: Connection) -> Iterator[None]:
+    """Let statements and waits for locks take their time: for imports and migrations.
+
+    Parameters
+    ----------
+    connection
+        One of `make_engine`'s. PostgreSQL's time-outs are lifted until its transaction ends; the
+        wait for an answer, which holds for the whole connection, has its bound again when the
+        block ends. So a commit after the block has that bound too.
+    """
+    connection.exec_driver_sql(
+        "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;"
+        " SET LOCAL idle_in_transaction_session_timeout = 0"
+    )
+    driver = cast("BoundedConnection", connection.connection.driver_connection)
+    bound, driver.answer_timeout = driver.answer_timeout, None
+    try:
+        yield
+    finally:
+        driver.answer_timeout = bound
 
 
 @contextmanager

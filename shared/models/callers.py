@@ -14,7 +14,6 @@ class Caller:
 
     api_key_id: UUID
     user_id: UUID
-    user_name: str
     role: UserRole
     workspace_id: UUID
     """The key's workspace: the caller's current one."""

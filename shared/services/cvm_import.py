@@ -34,7 +34,11 @@ def import_cvms(session: Session, file: CvmFile) -> ImportCounts:
         Has every bad line: those of the file itself, and those that do not fit what is in the
         database. Nothing was written.
     """
-    storage.wait_for_turn(session)
+    with storage.own_turn(session):
+        return _import(session, file)
+
+
+def _import(session: Session, file: CvmFile) -> ImportCounts:
     found = _Found(session, file.records)
     problems = [*file.problems, *found.problems()]
     if problems:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Text, case, cast, delete, exists, func, select, update
+from sqlalchemy import Text, cast, delete, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
 from sqlalchemy.orm import aliased
 
-from shared.models.states import UserRole
+from shared.storage.callers import VALID, key_state
 from shared.tables import ApiKey, Cvm, Membership, User, Workspace
 
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, RowMapping, ScalarSelect
     from sqlalchemy.orm import Session
+
+    from shared.models.states import UserRole
 
 
 def add_workspace(session: Session, name: str) -> bool:
@@ -161,7 +163,7 @@ def list_keys(session: Session) -> Sequence[RowMapping]:
                 User.name.label("user"),
                 Workspace.name.label("workspace"),
                 ApiKey.name,
-                _key_state(User).label("state"),
+                key_state(User).label("state"),
                 ApiKey.created_at,
                 ApiKey.expires_at,
                 func.least(ApiKey.revoked_at, User.revoked_at).label("revoked_at"),
@@ -216,19 +218,6 @@ def _valid_keys(condition: ColumnElement[bool]) -> ScalarSelect[int]:
         select(func.count())
         .select_from(ApiKey)
         .join(holder, holder.id == ApiKey.user_id)
-        .where(condition, _key_state(holder) == "valid")
+        .where(condition, key_state(holder) == VALID)
         .scalar_subquery()
-    )
-
-
-def _key_state(holder: type[User]) -> ColumnElement[str]:
-    """Say what `shared.storage.callers.find_caller` would make of a key, and why."""
-    member = exists().where(
-        Membership.user_id == holder.id, Membership.workspace_id == ApiKey.workspace_id
-    )
-    return case(
-        (ApiKey.revoked_at.is_not(None) | holder.revoked_at.is_not(None), "revoked"),
-        (ApiKey.expires_at <= func.now(), "expired"),
-        ((holder.role != UserRole.ADMIN) & ~member, "not_a_member"),
-        else_="valid",
     )

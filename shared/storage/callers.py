@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import case, exists, func, select
 
 from shared.models.callers import Caller
 from shared.models.states import UserRole
@@ -12,36 +12,48 @@ from shared.tables import ApiKey, Membership, User
 
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
+
+VALID = "valid"
+"""State of a key that lets its holder in."""
 
 
 def find_caller(session: Session, digest: bytes) -> Caller | None:
-    """Find the holder of the key with this digest, if the key is valid now.
-
-    Valid: neither key nor user revoked, not expired by the database's clock, and its holder an
-    admin or still a member of the key's workspace.
-    """
-    is_member = exists().where(
-        Membership.user_id == User.id, Membership.workspace_id == ApiKey.workspace_id
-    )
+    """Find the holder of the key with this digest, if the key is valid now."""
     row = session.execute(
-        select(ApiKey.id, ApiKey.workspace_id, User.id, User.name, User.role)
+        select(ApiKey.id, ApiKey.workspace_id, User.id, User.role)
         .join(User, User.id == ApiKey.user_id)
-        .where(
-            ApiKey.digest == digest,
-            ApiKey.revoked_at.is_(None),
-            User.revoked_at.is_(None),
-            or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
-            or_(User.role == UserRole.ADMIN, is_member),
-        )
+        .where(ApiKey.digest == digest, key_state(User) == VALID)
     ).one_or_none()
     if row is None:
         return None
-    api_key_id, workspace_id, user_id, name, role = row
+    api_key_id, workspace_id, user_id, role = row
     return Caller(
         api_key_id=api_key_id,
         user_id=user_id,
-        user_name=name,
         role=UserRole(role),
         workspace_id=workspace_id,
+    )
+
+
+def key_state(holder: type[User]) -> ColumnElement[str]:
+    """Say whether a key is `VALID`, or why not: `revoked`, `expired` or `not_a_member`.
+
+    Valid: neither key nor user revoked, not expired by the database's clock, and its holder an
+    admin or still a member of the key's workspace.
+
+    Parameters
+    ----------
+    holder
+        What the query around it calls the key's user: `User`, or an alias of it.
+    """
+    member = exists().where(
+        Membership.user_id == holder.id, Membership.workspace_id == ApiKey.workspace_id
+    )
+    return case(
+        (ApiKey.revoked_at.is_not(None) | holder.revoked_at.is_not(None), "revoked"),
+        (ApiKey.expires_at <= func.now(), "expired"),
+        ((holder.role != UserRole.ADMIN) & ~member, "not_a_member"),
+        else_=VALID,
     )

@@ -1,18 +1,20 @@
-"""Writing many CVMs at once, as an import does. Each verb is one statement, whatever the number."""
+"""Many CVMs at once, as imports and removals have. One statement each, whatever the number."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Text, any_, bindparam, func, select, text, update
+from sqlalchemy import Text, any_, bindparam, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from shared.tables import Cvm, VmHost, Workspace
+from shared.database import unbounded
+from shared.tables import Cvm, StopTask, VmHost, Workspace
 
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from uuid import UUID
 
     from sqlalchemy import ColumnElement
@@ -36,11 +38,15 @@ class KnownCvm:
     in_progress: bool
 
 
-def wait_for_turn(session: Session) -> None:
-    """Let imports run one after the other; lifts the time-outs, for this transaction only."""
-    session.execute(text("SET LOCAL statement_timeout = 0"))
-    session.execute(text("SET LOCAL lock_timeout = 0"))
-    session.execute(select(func.pg_advisory_xact_lock(IMPORT_LOCK)))
+@contextmanager
+def own_turn(session: Session) -> Iterator[None]:
+    """Let imports run one after the other, each as long as it takes.
+
+    The next one's turn comes when the transaction ends, not already with the block.
+    """
+    with unbounded(session.connection()):
+        session.execute(select(func.pg_advisory_xact_lock(IMPORT_LOCK)))
+        yield
 
 
 def find_ids(
@@ -81,6 +87,18 @@ def find_owners(session: Session, vms: Collection[Vm]) -> dict[Vm, str]:
     return {(host, vm_uuid): hash_id for host, vm_uuid, hash_id in rows}
 
 
+def find_stopped(session: Session, hash_ids: Collection[str]) -> list[str]:
+    """Find those of the CVMs that have stops on record; gives their hash ids in order."""
+    stops = select(StopTask.id).where(StopTask.cvm_id == Cvm.id)
+    query = select(Cvm.hash_id).where(Cvm.hash_id == _any_text(hash_ids), stops.exists())
+    return list(session.scalars(query.order_by(Cvm.hash_id)))
+
+
+def delete_cvms(session: Session, hash_ids: Collection[str]) -> None:
+    """Delete CVMs; PostgreSQL refuses when one has stops on record."""
+    session.execute(delete(Cvm).where(Cvm.hash_id == _any_text(hash_ids)))
+
+
 def take_vms_away(session: Session, hash_ids: Collection[str]) -> None:
     """Leave CVMs without a VM, so that others can have theirs."""
     session.execute(update(Cvm).where(Cvm.hash_id == _any_text(hash_ids)).values(vm_uuid=None))
@@ -95,8 +113,9 @@ def put_cvms(
 ) -> None:
     """Add CVMs or bring them up to date; `in_progress` stays as it is.
 
-    A row that says the same already is not written, so that importing a whole inventory again
-    holds up nobody.
+    A row that says the same already is not written: importing a whole inventory again leaves no
+    dead rows. Who wants to stop one of its CVMs waits until the import commits all the same,
+    because `lock_cvms` has locked every one.
     """
     session.execute(
         text(PUT_CVMS),

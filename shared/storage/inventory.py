@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from shared.tables import Cvm, VmHost, Workspace
+from shared.tables import Cvm, StopTask, VmHost, Workspace
 
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from uuid import UUID
 
     from sqlalchemy import RowMapping
     from sqlalchemy.orm import Session
@@ -54,6 +55,26 @@ def find_hosts(session: Session, names: Collection[str] | None) -> Sequence[VmHo
     if names is not None:
         query = query.where(VmHost.name.in_(names))
     return session.scalars(query).all()
+
+
+def lock_host(session: Session, host: VmHost) -> None:
+    """Lock a host until the transaction ends: who wants to refer to it waits."""
+    session.refresh(host, with_for_update=True)
+
+
+def count_cvms(session: Session, host_id: UUID) -> int:
+    """Count the CVMs on a host."""
+    return session.scalars(select(func.count()).where(Cvm.vm_host_id == host_id)).one()
+
+
+def count_stops(session: Session, host_id: UUID) -> int:
+    """Count the stops on record for a host, whatever became of them."""
+    return session.scalars(select(func.count()).where(StopTask.vm_host_id == host_id)).one()
+
+
+def delete_host(session: Session, host_id: UUID) -> None:
+    """Delete a host; PostgreSQL refuses when a CVM or a stop refers to it."""
+    session.execute(delete(VmHost).where(VmHost.id == host_id))
 
 
 def list_hosts(session: Session) -> Sequence[RowMapping]:

@@ -53,7 +53,6 @@ def yard(clean: Engine, settings: Settings) -> Yard:
         caller = Caller(
             api_key_id=key.id,
             user_id=user.id,
-            user_name=user.name,
             role=UserRole.ADMIN,
             workspace_id=workspace.id,
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 
-from shared.database import make_engine, transaction
+from shared.database import BoundedConnection, make_engine, transaction, unbounded
 from shared.exceptions import DatabaseUnavailableError
 
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
 
     from shared.settings import Settings
 
@@ -40,6 +41,26 @@ def test_a_server_that_does_not_answer(impatient: Engine) -> None:
 def test_a_statement_that_takes_too_long(impatient: Engine) -> None:
     with pytest.raises(DatabaseUnavailableError), transaction(impatient) as session:
         session.execute(text("SELECT pg_sleep(60)"))
+
+
+def test_without_bounds_for_one_transaction(impatient: Engine) -> None:
+    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    ask = select(*(func.current_setting(name) for name in names))
+
+    def bounds(session: Session) -> tuple[list[str], float | None]:
+        driver = session.connection().connection.driver_connection
+        assert isinstance(driver, BoundedConnection)
+        return list(session.execute(ask).one()), driver.answer_timeout
+
+    with (
+        pytest.raises(ZeroDivisionError),
+        transaction(impatient) as session,
+        unbounded(session.connection()),
+    ):
+        assert bounds(session) == (["0", "0", "0"], None)
+        raise ZeroDivisionError
+    with transaction(impatient) as session:
+        assert bounds(session) == (["200ms", "200ms", "200ms"], 1.2)
 
 
 def test_no_connection_is_free(impatient: Engine) -> None:

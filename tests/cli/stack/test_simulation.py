@@ -77,7 +77,8 @@ def test_keys_are_kept_as_long_as_they_work(session: Session, settings: Settings
     provision(session, Sealer(settings.sealing_keys), EMPTY, {})
     label, key = ensure_key(session, {}, user="user", workspace="default")
     assert label == "user@default"
-    assert authenticate(session, key).user_name == "user"
+    holder = session.get_one(User, authenticate(session, key).user_id)
+    assert holder.name == "user"
     assert ensure_key(session, {label: key}, user="user", workspace="default") == (label, key)
     revoke_key(session, key[:12])
     assert ensure_key(session, {label: key}, user="user", workspace="default")[1] != key

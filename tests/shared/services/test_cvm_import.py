@@ -3,22 +3,27 @@ from __future__ import annotations
 import io
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 
-from shared.database import transaction
+from shared.database import make_engine, transaction
 from shared.exceptions import ImportRefusedError
 from shared.services.cvm_file import CvmFile, FileFormat, read_cvm_file
 from shared.services.cvm_import import import_cvms
+from shared.storage.cvm_records import IMPORT_LOCK
 from shared.tables import Cvm, VmHost
 from tests.support.seeds import make_cvm, make_host, make_workspace
+from tests.support.waiting import eventually
 
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
+
+    from shared.settings import Settings
 
 
 def line(
@@ -173,6 +178,36 @@ def test_two_imports_take_turns(seeded: Session, clean: Engine) -> None:
     for thread in threads:
         thread.join()
     assert sorted(added) == [0, 500]
+
+
+def test_waiting_longer_than_the_time_outs(
+    seeded: Session, clean: Engine, settings: Settings
+) -> None:
+    """1.5 s is behind PostgreSQL's time-outs (0.2 s) and the driver's (1 s more)."""
+    waiting = text(
+        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+        " WHERE locktype = 'advisory' AND NOT granted"
+        " AND clock_timestamp() - query_start > interval '1.5 seconds'"
+    )
+    hurried = make_engine(
+        settings.model_copy(update={"database_timeout": 0.2}), application="tests"
+    )
+
+    def run() -> int:
+        with transaction(hurried) as own:
+            return import_cvms(own, file_of(line(3))).added
+
+    del seeded
+    with clean.connect().execution_options(isolation_level="AUTOCOMMIT") as holder:
+        holder.execute(select(func.pg_advisory_lock(IMPORT_LOCK)))
+        with ThreadPoolExecutor(1) as pool:
+            importing = pool.submit(run)
+            try:
+                eventually(lambda: importing.done() or holder.scalar(waiting))
+            finally:
+                holder.execute(select(func.pg_advisory_unlock(IMPORT_LOCK)))
+            assert importing.result() == 1
+    hurried.dispose()
 
 
 def test_a_large_file(seeded: Session) -> None:
