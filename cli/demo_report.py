@@ -133,7 +133,8 @@ def _reasons(failed: Sequence[Task]) -> Iterator[str]:
         groups[task["host"], task["error_code"]].append(task)
     for (host, code), tasks in sorted(groups.items(), key=lambda group: -len(group[1])):
         yield f"{len(tasks)} on {host}: {code}"
-        yield f"  such as: {tasks[0]['error_message']}"
+        # The one that was tried most often says most.
+        yield f"  such as: {max(tasks, key=lambda task: task['attempts'])['error_message']}"
 
 
 def _checks(
