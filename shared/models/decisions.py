@@ -62,8 +62,7 @@ def decide(result: TurnResult, standing: Standing, settings: Settings) -> Decisi
         return _fail(
             standing,
             ErrorCode.DEADLINE_EXCEEDED,
-            "not confirmed before the deadline:"
-            f" the host took the force stop and still reports the VM {state}",
+            f"not confirmed before the deadline: the host still reports the VM {state}",
         )
     wait = _grow(settings.confirm_interval, settings.confirm_interval_max, standing.confirmations)
     return _confirm(result, standing, wait=wait)

@@ -14,8 +14,15 @@ from typer.testing import CliRunner
 
 from api.main import create_app
 from cli.main import app
-from shared.tables import StopAttempt, StopBatch, StopTask
-from tests.support.seeds import make_cvm, make_host, make_key, make_user, make_workspace
+from shared.tables import StopAttempt, StopTask
+from tests.support.seeds import (
+    make_cvm,
+    make_ended_stop,
+    make_host,
+    make_key,
+    make_user,
+    make_workspace,
+)
 from tests.support.served_api import served_api
 
 
@@ -44,35 +51,15 @@ def _add_failure(session: Session, host_name: str) -> tuple[StopTask, str]:
     key_row, key = make_key(session, user, workspace)
     host = make_host(session, name=host_name)
     cvm = make_cvm(session, workspace, host)
-    batch = StopBatch(
-        workspace_id=workspace.id,
-        user_id=user.id,
-        api_key_id=key_row.id,
-        by_admin=False,
-        request_id="a request",
-        total=1,
-        stopped=1,
-        skipped=0,
-        errors=[],
-    )
-    session.add(batch)
-    session.flush()
-    task = StopTask(
-        batch_id=batch.id,
-        cvm_id=cvm.id,
-        workspace_id=workspace.id,
-        vm_host_id=host.id,
-        vm_uuid=cvm.vm_uuid,
-        request_id="a request",
+    task = make_ended_stop(
+        session,
+        cvm,
+        key_row,
         state="failed",
         attempt=1,
-        deadline_at=func.now(),
-        finished_at=func.now(),
         error_code="host_error",
         error_message=TEXT,
     )
-    session.add(task)
-    session.flush()
     session.add(
         StopAttempt(
             stop_task_id=task.id,

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from sqlalchemy import func
 
-from shared.tables import StopBatch, StopTask
-from tests.support.seeds import make_cvm, make_host, make_key, make_user, make_workspace
+from tests.support.seeds import (
+    make_cvm,
+    make_ended_stop,
+    make_host,
+    make_key,
+    make_user,
+    make_workspace,
+)
 
 
 if TYPE_CHECKING:
@@ -41,31 +46,7 @@ def there(cvmstop: Cvmstop, session: Session) -> There:
     make_cvm(session, workspace, used, hash_id="cvm_free")
     make_cvm(session, workspace, used, hash_id="cvm_busy", in_progress=True)
     stopped = make_cvm(session, workspace, used, hash_id="cvm_stopped")
-    batch = StopBatch(
-        workspace_id=workspace.id,
-        user_id=user.id,
-        api_key_id=key.id,
-        by_admin=False,
-        request_id="a request",
-        total=1,
-        stopped=1,
-        skipped=0,
-        errors=[],
-    )
-    session.add(batch)
-    session.flush()
-    task = StopTask(
-        batch_id=batch.id,
-        cvm_id=stopped.id,
-        workspace_id=workspace.id,
-        vm_host_id=past.id,
-        vm_uuid=stopped.vm_uuid,
-        request_id="a request",
-        state="succeeded",
-        deadline_at=func.now(),
-        finished_at=func.now(),
-    )
-    session.add(task)
+    make_ended_stop(session, stopped, key, host=past)
     session.commit()
     return There(cvmstop, session)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func
 
@@ -12,7 +12,16 @@ from shared import api_keys
 from shared.models.hosts import DEFAULT_CAP
 from shared.models.states import UserRole
 from shared.sealing import Sealer
-from shared.tables import ApiKey, Cvm, Membership, User, VmHost, Workspace
+from shared.tables import (
+    ApiKey,
+    Cvm,
+    Membership,
+    StopBatch,
+    StopTask,
+    User,
+    VmHost,
+    Workspace,
+)
 
 
 if TYPE_CHECKING:
@@ -132,3 +141,50 @@ def make_cvm(
     session.add(cvm)
     session.flush()
     return cvm
+
+
+def make_ended_stop(
+    session: Session, cvm: Cvm, key: ApiKey, *, host: VmHost | None = None, **columns: Any
+) -> StopTask:
+    """Add a stop on record, in a batch of its own: succeeded, unless columns say otherwise.
+
+    Parameters
+    ----------
+    key
+        The API key that asked.
+    host
+        Where the CVM was then; None for where it is now.
+    columns
+        Further columns of the stop task.
+    """
+    batch = StopBatch(
+        workspace_id=key.workspace_id,
+        user_id=key.user_id,
+        api_key_id=key.id,
+        by_admin=False,
+        request_id="a request",
+        total=1,
+        stopped=1,
+        skipped=0,
+        errors=[],
+    )
+    session.add(batch)
+    session.flush()
+    values = {
+        "state": "succeeded",
+        "vm_host_id": host.id if host else cvm.vm_host_id,
+        "deadline_at": func.now(),
+        "finished_at": func.now(),
+        **columns,
+    }
+    task = StopTask(
+        batch_id=batch.id,
+        cvm_id=cvm.id,
+        workspace_id=cvm.workspace_id,
+        vm_uuid=cvm.vm_uuid,
+        request_id=batch.request_id,
+        **values,
+    )
+    session.add(task)
+    session.flush()
+    return task

@@ -196,6 +196,17 @@ class TestSettling:
         assert final.error_message is not None
         assert "deadline" in final.error_message
 
+    def test_a_force_stop_that_was_not_sent_is_not_told_of(self, yard: Yard) -> None:
+        """A VM that its host is removing is sent none."""
+        (task,) = yard.accept()
+        claimed = got(yard, task)
+        alter(yard, task, "deadline_at = now() - interval '1 second'")
+        settle(yard, claimed, TurnResult(power_state=PowerState.REMOVING, exchanges=ASKED))
+        message = row(yard, task).error_message
+        assert message == (
+            "not confirmed before the deadline: the host still reports the VM removing"
+        )
+
     def test_down_past_the_deadline_is_success_all_the_same(self, yard: Yard) -> None:
         (task,) = yard.accept()
         claimed = got(yard, task)
