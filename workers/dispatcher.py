@@ -14,6 +14,7 @@ import structlog
 
 from shared.database import transaction
 from shared.exceptions import BrokerUnavailableError
+from shared.failpoints import Failpoint, reach
 from shared.storage.dispatch import fail_overdue, mark_unsent, release_expired, take_due
 
 
@@ -83,6 +84,7 @@ def _send_due(engine: Engine, broker: Broker, settings: Settings) -> int:
             resend_after=timedelta(seconds=settings.resend_after),
             breaker_threshold=settings.breaker_threshold,
         )
+    reach(Failpoint.DISPATCHER_TAKEN)
     # After the commit: a worker that is faster than the commit would find the row as it was.
     try:
         broker.send_stops(due)

@@ -15,6 +15,7 @@ from tenacity import (
 
 from shared.database import transaction
 from shared.exceptions import BrokerUnavailableError, DatabaseUnavailableError, SealError
+from shared.failpoints import Failpoint, reach
 from shared.models.errors import ErrorCode, Fate
 from shared.models.turns import Failure, Refusal, TurnResult
 from shared.services.stops import ClaimedStop, claim_stop, connection_of, settle_stop
@@ -67,13 +68,16 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
         The stop stays as it is, and the dispatcher sends it again.
     """
     began = time.monotonic()
+    reach(Failpoint.WORKER_RECEIVED)
     with transaction(parts.engine) as session:
         claimed = claim_stop(session, stop_task_id, worker=worker, settings=parts.settings)
         session.expunge_all()
     if isinstance(claimed, Refusal):
         log.debug("no turn", reason=str(claimed))
         return str(claimed)
+    reach(Failpoint.WORKER_CLAIMED)
     result = _take_turn(parts, claimed, began=began)
+    reach(Failpoint.WORKER_TURN_TAKEN)
     # What the host said is worth keeping while the claim stands: without it the stop waits for its
     # lease to run out, and the host is asked all over again.
     retrying = Retrying(
@@ -88,6 +92,7 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
     if settled is None:
         log.warning("turn came too late", attempt=claimed.claim.attempt)
         return STALE
+    reach(Failpoint.WORKER_SETTLED)
     failure = result.failure
     log.info(
         "turn ended",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from shared.failpoints import Failpoint, reach
 from shared.models.errors import ErrorCode, Fate
 from shared.models.states import PowerState
 from shared.models.turns import Exchange, Failure, TurnResult
@@ -92,6 +93,7 @@ class Turn:
         if not self._wants_force_stop(before):
             return self._look_until_down(before)
         refusal = self._force_stop()
+        reach(Failpoint.WORKER_FORCE_STOPPED)
         after = self._ask()
         if refusal is not None and not after.is_down and after is not PowerState.STOPPING:
             return self._result(failure=refusal)

@@ -12,6 +12,7 @@ from api.dependencies import CurrentCaller, Parts, RequestId
 from api.schemas import BatchStopErrorEntry, BatchStopRequest, BatchStopResponse, PlainText
 from shared.database import transaction
 from shared.exceptions import BrokerUnavailableError
+from shared.failpoints import Failpoint, reach
 from shared.models.batches import BatchAnswer, BatchRequest
 from shared.services.batch_stop import accept_batch, preview_batch
 
@@ -59,6 +60,7 @@ def handle_batch_stop_cvms(
             answer = preview_batch(session, caller, request)
         else:
             answer = accept_batch(session, caller, request, parts.settings)
+    reach(Failpoint.API_COMMITTED)
     _wake_workers(parts, answer)
     if answer.batch_id is not None:
         response.headers["X-Batch-Id"] = str(answer.batch_id)

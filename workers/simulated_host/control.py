@@ -9,6 +9,7 @@ It is no part of dstack-vmm, asks for no credentials, and no fault touches it.
 | `PATCH /simulator/host` | changes fields of `HostBehaviour` |
 | `POST /simulator/vms` | adds a VM (`VmSpec`) |
 | `PATCH /simulator/vms/{id}` | changes a VM (`VmPatch`) |
+| `PATCH /simulator/vms` | changes all of them alike |
 | `POST /simulator/reset-log` | empties the log in memory, and the highest number of StopVm |
 """
 
@@ -43,6 +44,7 @@ def build_control(host: Host) -> Starlette:
             Route("/simulator/log", _log, methods=["GET"]),
             Route("/simulator/host", _change_host, methods=["PATCH"]),
             Route("/simulator/vms", _add_vm, methods=["POST"]),
+            Route("/simulator/vms", _change_vms, methods=["PATCH"]),
             Route("/simulator/vms/{vm_id}", _change_vm, methods=["PATCH"]),
             Route("/simulator/reset-log", _reset_log, methods=["POST"]),
         ],
@@ -110,6 +112,14 @@ async def _change_vm(request: Request) -> JSONResponse:
         return JSONResponse({"detail": "there is no VM with this id"}, status_code=404)
     host.change_vm(resident, VmPatch.model_validate_json(await request.body()))
     return JSONResponse(describe(resident))
+
+
+async def _change_vms(request: Request) -> JSONResponse:
+    host = _host(request)
+    patch = VmPatch.model_validate_json(await request.body())
+    for resident in host.residents():
+        host.change_vm(resident, patch)
+    return JSONResponse(None)
 
 
 async def _reset_log(request: Request) -> JSONResponse:

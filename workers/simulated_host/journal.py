@@ -37,6 +37,8 @@ class Entry:
     """Kind of the fault that struck; `dead` for a dead host's silence."""
     killed: bool = False
     """Whether it killed a process."""
+    reported: str | None = None
+    """The VM's status that GetInfo put into the answer, or `absent`; null for other requests."""
     decided: bool = field(default=False, repr=False)
 
     def as_json(self) -> dict[str, object]:
@@ -52,6 +54,7 @@ class Entry:
             "fault": self.fault,
             "credentials_ok": self.credentials_ok,
             "killed": self.killed,
+            "reported": self.reported,
         }
 
 

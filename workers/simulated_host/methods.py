@@ -30,6 +30,8 @@ class Outcome:
     """JSON of the answer; `None` for the empty message."""
     killed: bool = False
     """Whether it killed a process."""
+    reported: str | None = None
+    """Status of the one VM that was asked for, or `absent`."""
     blocks: float = 0.0
     """Seconds until the answer goes out."""
 
@@ -70,9 +72,9 @@ def _status(host: Host, asked: StatusArguments) -> Outcome:
 def _get_info(host: Host, vm_id: str) -> Outcome:
     resident = host.find(vm_id)
     if resident is None:
-        return Outcome(payload={"found": False, "info": None})
+        return Outcome(payload={"found": False, "info": None}, reported="absent")
     info = vm_info(resident, host.clock(), brief=False)
-    return Outcome(payload={"found": True, "info": info})
+    return Outcome(payload={"found": True, "info": info}, reported=str(info["status"]))
 
 
 def _stop(host: Host, vm_id: str) -> Outcome:

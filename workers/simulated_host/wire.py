@@ -126,6 +126,7 @@ class Wire:
             except RpcError as error:
                 problem = str(error)
         entry.killed = outcome.killed
+        entry.reported = outcome.reported
         if problem is not None:
             return self._error(problem, request, entry), 0.0
         body = json.dumps(outcome.payload, separators=(",", ":")).encode()

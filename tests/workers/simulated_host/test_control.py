@@ -48,6 +48,21 @@ def test_vm_follows_the_host_where_it_has_nothing_of_its_own() -> None:
         assert (host.status(own), host.status(follower)) == ("stopped", "stopped")
 
 
+def test_all_vms_are_changed_alike() -> None:
+    with simulated_host(vms=3) as host:
+        host.rpc("StopVm", id=host.vm_ids[0])
+        host.control("PATCH", "vms", {"status": "exited"})
+        assert {host.status(vm_id) for vm_id in host.vm_ids} == {"exited"}
+
+
+def test_log_tells_what_was_reported() -> None:
+    with simulated_host(vms=1) as host:
+        for vm_id in (*host.vm_ids, "nobody"):
+            host.rpc("GetInfo", id=vm_id)
+        host.rpc("Version")
+        assert [entry["reported"] for entry in host.log()] == ["running", "absent", None]
+
+
 def test_changes_add_up(host: SimulatedHost) -> None:
     vm_id = host.add_vm(stop_seconds=3)
     host.change_vm(vm_id, never_stops=True)
