@@ -16,26 +16,30 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import httpx
 import psycopg
 from alembic import command
 from pydantic import SecretStr
+from redis import Redis
 
 from cli.stack import postgresql, probes, valkey
 from cli.stack.child import ProcessSpec
 from cli.stack.ports import ADDRESS, choose_ports
 from shared import failpoints
-from shared.broker import HOUSEKEEPING_QUEUE, STOPS_QUEUE, make_celery
+from shared.broker import HOUSEKEEPING_QUEUE, STOPS_QUEUE, Broker, make_celery
 from shared.database import alembic_config, make_engine, transaction
 from shared.models.hosts import HostCredentials
 from shared.models.states import UserRole
+from shared.models.turns import DueStop
 from shared.sealing import Sealer, new_sealing_key
 from shared.services import access
 from shared.services.cvm_file import CvmFile
 from shared.services.cvm_import import import_cvms
 from shared.services.hosts import add_host
 from shared.settings import Settings
+from tests.support.waiting import eventually
 from tests.system.faults.certificates import Certificates
 from tests.system.faults.machines import CAP, WELL, WORKSPACES, Machine, cvm_records, write_vms
 from tests.system.faults.part import Part
@@ -43,7 +47,7 @@ from tests.system.faults.tcp_proxy import TcpProxy
 
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -167,6 +171,27 @@ class Cluster:
         """Connect to the database, past the proxy."""
         return psycopg.connect(self.database_url(), autocommit=True, connect_timeout=5)
 
+    def broker(self) -> Redis:
+        """Connect to the broker, past the proxy."""
+        return Redis.from_url(self.broker_url(), socket_timeout=5, socket_connect_timeout=5)
+
+    def send_again(self, stop_task_ids: Sequence[str]) -> None:
+        """Send messages for stops, as the API and the dispatcher do."""
+        Broker(self._asking).send_stops(
+            [DueStop(stop_task_id=UUID(each), request_id="again") for each in stop_task_ids]
+        )
+
+    def start_postgresql(self) -> None:
+        """Start PostgreSQL after a kill, as soon as the rest of its old processes has gone."""
+        part = self.parts["postgresql"]
+
+        def started() -> bool:
+            if not part.runs:
+                part.start()
+            return part.spec.is_ready()
+
+        eventually(started, timeout=60)
+
     def api(self, key: str = "admin", *, timeout: float = 15.0) -> httpx.Client:
         """Make a client of the API."""
         url = f"http://{ADDRESS}:{self._ports['api']}"
@@ -236,7 +261,9 @@ class Cluster:
         self._asking = app
         self._stack.callback(app.close)
         for name in WORKERS:
-            self._add_worker(name, STOPS_QUEUE, "-E", proxied_database=name == "worker-2")
+            # -E is for Flower, which is not here: one worker has it, as shipped, one does without.
+            events = () if name == "worker-2" else ("-E",)
+            self._add_worker(name, STOPS_QUEUE, *events, proxied_database=name == "worker-2")
         self._add_worker("dispatcher", HOUSEKEEPING_QUEUE, "-c", "2", proxied_database=False)
         port = self._ports["api"]
         self._add(

@@ -131,9 +131,10 @@ class Run:
 
         def none_open() -> bool:
             with self.cluster.connect() as connection:
-                return not connection.execute(
-                    "SELECT FROM stop_tasks WHERE finished_at IS NULL LIMIT 1"
-                ).fetchone()
+                [(found,)] = connection.execute(
+                    "SELECT count(*) FROM stop_tasks WHERE finished_at IS NULL"
+                )
+            return not found
 
         end = time.monotonic() + settling_time(self.cluster.settings())
         while not none_open() and time.monotonic() < end:
