@@ -43,6 +43,7 @@ from tests.support.waiting import eventually
 from tests.system.faults.certificates import Certificates
 from tests.system.faults.machines import CAP, WELL, WORKSPACES, Machine, cvm_records, write_vms
 from tests.system.faults.part import Part
+from tests.system.faults.small_disk import SmallDisk
 from tests.system.faults.tcp_proxy import TcpProxy
 
 
@@ -71,7 +72,7 @@ SETTINGS = {
     "RESEND_AFTER": "1.5",
     "DISPATCH_INTERVAL": "0.5",
     "STOP_MAX_FAILURES": "20",
-    "STOP_DEADLINE": "90",
+    "STOP_DEADLINE": "180",
     "DATABASE_TIMEOUT": "2",
     "RATE_LIMIT": "",
 }
@@ -113,6 +114,9 @@ class Cluster:
         names = ("postgresql", "valkey", "api", *HOSTS)
         self._ports = dict(zip(names, choose_ports(len(names)), strict=True))
         self.failpoints = directory / "failpoints"
+        # 60 kB a stop: rows, their indexes and dead versions, and PostgreSQL's log.
+        self.database_disk = SmallDisk(directory / "disk-1", megabytes=400 + cvms * 60 // 1000)
+        self.broker_disk = SmallDisk(directory / "disk-2", megabytes=300)
         self._stack = ExitStack()
         self._ending = threading.Event()
 
@@ -120,6 +124,8 @@ class Cluster:
         with ExitStack() as stack:
             for name in ("logs", "failpoints"):
                 (self.directory / name).mkdir()
+            stack.enter_context(self.database_disk)
+            stack.enter_context(self.broker_disk)
             stack.callback(self._end)
             self.database_proxy = stack.enter_context(TcpProxy(self._ports["postgresql"]))
             self.broker_proxy = stack.enter_context(TcpProxy(self._ports["valkey"]))
@@ -157,6 +163,14 @@ class Cluster:
             "CVMSTOP_SEALING_KEYS": self.sealing_key,
             failpoints.VARIABLE: str(self.failpoints),
         }
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Everything that may be in no log, row or message, by what it is."""
+        tokens = {f"token of {name}": each.token for name, each in self.machines.items()}
+        keys = {f"API key of {name}": key for name, key in self.keys.items()}
+        passwords = {f"password of {name}": each for name, each in self.passwords.items()}
+        return {**tokens, **keys, **passwords, "sealing key": self.sealing_key}
 
     def settings(self) -> Settings:
         """Give the settings of our processes."""
@@ -219,6 +233,8 @@ class Cluster:
             file.unlink()
         for proxy in (self.database_proxy, self.broker_proxy, self.host_proxy):
             proxy.well()
+        for disk in (self.database_disk, self.broker_disk):
+            disk.empty()
         for part in self.parts.values():
             if not part.runs:
                 part.start()
@@ -285,13 +301,15 @@ class Cluster:
 
     def _start_servers(self) -> None:
         password = SecretStr(self.passwords["postgresql"])
-        postgresql.initialise(self.directory / "postgresql", password=password)
+        postgresql.initialise(self.database_disk.path / "postgresql", password=password)
         port = self._ports["postgresql"]
         self._add(
             "postgresql",
             # The system does not crash here: what PostgreSQL wrote is not lost with it.
             postgresql.server_command(
-                self.directory / "postgresql", port, settings={"fsync": "off"}
+                self.database_disk.path / "postgresql",
+                port,
+                settings={"fsync": "off", "max_wal_size": "64MB"},
             ),
             is_ready=partial(postgresql.is_ready, port, password=password),
             stop_signal=postgresql.STOP_SIGNAL,
@@ -300,7 +318,7 @@ class Cluster:
         configuration = self.directory / "valkey.conf"
         password = SecretStr(self.passwords["valkey"])
         valkey.write_configuration(
-            configuration, self.directory / "valkey", port=port, password=password
+            configuration, self.broker_disk.path / "valkey", port=port, password=password
         )
         self._add(
             "valkey",

@@ -102,14 +102,16 @@ def worker_frozen_past_its_lease(cluster: Cluster, chance: random.Random) -> Non
 
 def broker_restarted_empty(cluster: Cluster, _: random.Random) -> None:
     """Kill the broker, and start it without its data."""
+    cluster.parts["valkey"].wait_until_ready()
     part = cluster.parts["valkey"]
     part.kill()
-    shutil.rmtree(cluster.directory / "valkey" / "appendonlydir")
+    shutil.rmtree(cluster.broker_disk.path / "valkey" / "appendonlydir")
     part.start()
 
 
 def broker_flushed(cluster: Cluster, _: random.Random) -> None:
     """Forget every message."""
+    cluster.parts["valkey"].wait_until_ready()
     with cluster.broker() as client:
         client.flushall()
 
@@ -119,6 +121,7 @@ def broker_restarted_with_old_data(cluster: Cluster, _: random.Random) -> None:
 
     What returns is made up of stops that ended long since and of some that are open.
     """
+    cluster.parts["valkey"].wait_until_ready()
     with cluster.connect() as connection:
         ids = [row[0] for row in connection.execute("SELECT id::text FROM stop_tasks LIMIT 300")]
     part = cluster.parts["valkey"]
@@ -130,6 +133,7 @@ def broker_restarted_with_old_data(cluster: Cluster, _: random.Random) -> None:
 
 def broker_connections_cut(cluster: Cluster, _: random.Random) -> None:
     """Have the broker close every connection."""
+    cluster.parts["valkey"].wait_until_ready()
     with cluster.broker() as client:
         client.client_kill_filter(_type="normal", skipme=True)
         client.client_kill_filter(_type="pubsub", skipme=True)
@@ -137,6 +141,7 @@ def broker_connections_cut(cluster: Cluster, _: random.Random) -> None:
 
 def broker_full(cluster: Cluster, _: random.Random) -> None:
     """Give the broker no room for anything new."""
+    cluster.parts["valkey"].wait_until_ready()
     with cluster.broker() as client:
         client.config_set("maxmemory", 1)
         time.sleep(MOMENT)
@@ -266,6 +271,20 @@ def scrambled_messages(cluster: Cluster, chance: random.Random) -> Iterator[None
         thread.join()
 
 
+def database_disk_full(cluster: Cluster, _: random.Random) -> None:
+    """Leave PostgreSQL no room; it may well end, and is started again until there is some."""
+    cluster.database_disk.fill()
+    time.sleep(MOMENT)
+    cluster.database_disk.empty()
+
+
+def broker_disk_full(cluster: Cluster, _: random.Random) -> None:
+    """Leave the broker no room for its log."""
+    cluster.broker_disk.fill()
+    time.sleep(MOMENT)
+    cluster.broker_disk.empty()
+
+
 API_FAULTS: dict[str, Fault] = {
     "API killed after the commit": killed_at(Failpoint.API_COMMITTED),
     "API killed": killed("api"),
@@ -324,6 +343,12 @@ HOST_FAULTS: dict[str, Fault] = {
     "host swallowed": host_swallowed,
     "host cut by the network": host_cut,
 }
+
+DISK_FAULTS: dict[str, Fault] = {
+    "database's disk full": database_disk_full,
+    "broker's disk full": broker_disk_full,
+}
+"""Only where this machine lets us mount a file system."""
 
 ALL_FAULTS = {
     **API_FAULTS,

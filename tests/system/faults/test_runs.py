@@ -34,6 +34,7 @@ def test_no_fault(new_run: Callable[[str], Run]) -> None:
         ("database", faults.DATABASE_FAULTS),
         ("dispatcher", faults.DISPATCHER_FAULTS),
         ("hosts", faults.HOST_FAULTS),
+        pytest.param("full disks", faults.DISK_FAULTS, marks=pytest.mark.small_disk),
     ],
 )
 def test_one_kind_of_fault(
@@ -63,6 +64,8 @@ def test_all_at_random(new_run: Callable[[str], Run], seed: int) -> None:
     run = new_run("all at random")
     chance = random.Random(seed)  # noqa: S311 - chooses what happens
     order = list(faults.ALL_FAULTS.items())
+    if run.cluster.database_disk.is_small:
+        order += faults.DISK_FAULTS.items()
     chance.shuffle(order)
     with run.running() as clients:
         for number, (fault_name, fault) in enumerate(order):
