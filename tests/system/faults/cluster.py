@@ -72,7 +72,7 @@ SETTINGS = {
     "RESEND_AFTER": "1.5",
     "DISPATCH_INTERVAL": "0.5",
     "STOP_MAX_FAILURES": "20",
-    "STOP_DEADLINE": "180",
+    "STOP_DEADLINE": os.environ.get("CVMSTOP_FAULTS_STOP_DEADLINE", "180"),
     "DATABASE_TIMEOUT": "2",
     "RATE_LIMIT": "",
 }

@@ -72,6 +72,8 @@ class Run:
         self.name = name
         self.stops = stops
         self._seed = seed
+        self.began: datetime | None = None
+        """When clients began to post."""
         self._fault_ends: dict[str, datetime] = {}
         self._report: Report | None = None
 
@@ -97,6 +99,7 @@ class Run:
         }
         before = {part.name: part.own_ends for part in cluster.parts.values()}
         with Observer(cluster) as observer:
+            self.began = observer.began
             with Clients(
                 cluster, wanted=self.stops, count_open=lambda: observer.open, seed=self._seed
             ) as clients:
