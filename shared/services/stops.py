@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from shared.models.decisions import Standing, decide
+from shared.models.decisions import decide
 from shared.models.errors import Fate
 from shared.models.hosts import HostConnection, HostCredentials
 from shared.models.states import StopState
 from shared.models.turns import Refusal
-from shared.storage.claims import claim_row, find_host_of, lock_claimed, write_decision
+from shared.storage.claims import claim_row, find_host_of
 from shared.storage.dispatch import take_next_of_host
-from shared.storage.host_standing import lock_host, note_reachable, note_unreachable
+from shared.storage.host_standing import (
+    find_refusal,
+    lock_host,
+    note_reachable,
+    note_unreachable,
+)
+from shared.storage.settling import lock_claimed, write_decision
 
 
 if TYPE_CHECKING:
@@ -21,18 +27,20 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from shared.models.hosts import SealedHost
     from shared.models.turns import Claim, DueStop, TurnResult
     from shared.sealing import Sealer
     from shared.settings import Settings
+    from shared.storage.host_standing import LockedHost
     from shared.tables import VmHost
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimedStop:
-    """A claim, and the row of the host that it is on."""
+    """A claim, and how the host that it is on is reached."""
 
     claim: Claim
-    host: VmHost
+    host: SealedHost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +62,14 @@ def claim_stop(
     vm_host_id = find_host_of(session, stop_task_id, breaker_threshold=settings.breaker_threshold)
     if isinstance(vm_host_id, Refusal):
         return vm_host_id
-    host = lock_host(session, vm_host_id, breaker_threshold=settings.breaker_threshold)
-    if host.refusal is not None:
-        return host.refusal
+    host = lock_host(session, vm_host_id)
+    refusal = find_refusal(session, host, breaker_threshold=settings.breaker_threshold)
+    if refusal is not None:
+        return refusal
     claim = claim_row(session, stop_task_id, worker=worker, lease=timedelta(seconds=settings.lease))
-    return Refusal.NOT_WAITING if claim is None else ClaimedStop(claim=claim, host=host.row)
+    if claim is None:
+        return Refusal.NOT_WAITING
+    return ClaimedStop(claim=claim, host=host.reached_by)
 
 
 def settle_stop(
@@ -68,25 +79,18 @@ def settle_stop(
 
     None when the claim is worth nothing any more (I4): then nothing was changed.
     """
-    host = lock_host(session, claim.vm_host_id, breaker_threshold=settings.breaker_threshold)
-    locked = lock_claimed(session, claim)
-    if locked is None:
+    host = lock_host(session, claim.vm_host_id)
+    stop = lock_claimed(session, claim)
+    if stop is None:
         return None
-    task, seconds_left = locked
-    standing = Standing(
-        attempt=task.attempt,
-        failures=task.failures,
-        confirmations=task.confirmations,
-        seconds_left=seconds_left,
-    )
-    decision = decide(result, standing, settings)
-    write_decision(session, task, result, decision)
-    places = _note_answer(session, host.row, result, settings)
+    decision = decide(result, stop.standing, settings)
+    write_decision(session, stop, result, decision)
+    places = _note_answer(session, host, result, settings)
     wake = take_next_of_host(session, claim.vm_host_id, limit=places)
     return Settled(state=decision.state, wake=tuple(wake))
 
 
-def _note_answer(session: Session, host: VmHost, result: TurnResult, settings: Settings) -> int:
+def _note_answer(session: Session, host: LockedHost, result: TurnResult, settings: Settings) -> int:
     """Tell the breaker how the host did; gives how many of its stops to wake."""
     failure = result.failure
     if failure is not None and failure.fate in {Fate.UNREACHABLE, Fate.UNKNOWN}:
@@ -106,7 +110,7 @@ def _note_answer(session: Session, host: VmHost, result: TurnResult, settings: S
     return 1
 
 
-def connection_of(host: VmHost, sealer: Sealer) -> HostConnection:
+def connection_of(host: SealedHost | VmHost, sealer: Sealer) -> HostConnection:
     """Open a host's credentials.
 
     Raises
