@@ -25,6 +25,7 @@ from shared.storage.settling import lock_claimed, write_decision
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
     from shared.models.hosts import SealedHost
@@ -59,14 +60,19 @@ def claim_stop(
 
     Any number of workers may try at the same moment: one gets it, until its lease runs out.
     """
-    vm_host_id = find_host_of(session, stop_task_id, breaker_threshold=settings.breaker_threshold)
+    connection = session.connection()
+    vm_host_id = find_host_of(
+        connection, stop_task_id, breaker_threshold=settings.breaker_threshold
+    )
     if isinstance(vm_host_id, Refusal):
         return vm_host_id
-    host = lock_host(session, vm_host_id)
-    refusal = find_refusal(session, host, breaker_threshold=settings.breaker_threshold)
+    host = lock_host(connection, vm_host_id)
+    refusal = find_refusal(connection, host, breaker_threshold=settings.breaker_threshold)
     if refusal is not None:
         return refusal
-    claim = claim_row(session, stop_task_id, worker=worker, lease=timedelta(seconds=settings.lease))
+    claim = claim_row(
+        connection, stop_task_id, worker=worker, lease=timedelta(seconds=settings.lease)
+    )
     if claim is None:
         return Refusal.NOT_WAITING
     return ClaimedStop(claim=claim, host=host.reached_by)
@@ -79,24 +85,27 @@ def settle_stop(
 
     None when the claim is worth nothing any more (I4): then nothing was changed.
     """
-    host = lock_host(session, claim.vm_host_id)
-    stop = lock_claimed(session, claim)
+    connection = session.connection()
+    host = lock_host(connection, claim.vm_host_id)
+    stop = lock_claimed(connection, claim)
     if stop is None:
         return None
     decision = decide(result, stop.standing, settings)
-    write_decision(session, stop, result, decision)
-    places = _note_answer(session, host, result, settings)
-    wake = take_next_of_host(session, claim.vm_host_id, limit=places)
+    write_decision(connection, stop, result, decision)
+    places = _note_answer(connection, host, result, settings)
+    wake = take_next_of_host(connection, claim.vm_host_id, limit=places)
     return Settled(state=decision.state, wake=tuple(wake))
 
 
-def _note_answer(session: Session, host: LockedHost, result: TurnResult, settings: Settings) -> int:
+def _note_answer(
+    connection: Connection, host: LockedHost, result: TurnResult, settings: Settings
+) -> int:
     """Tell the breaker how the host did; gives how many of its stops to wake."""
     failure = result.failure
     if failure is not None and failure.fate in {Fate.UNREACHABLE, Fate.UNKNOWN}:
         # Also one that answers questions and lets force stops hang: each holds a slot for long.
         note_unreachable(
-            session,
+            connection,
             host,
             failure.message,
             threshold=settings.breaker_threshold,
@@ -105,7 +114,7 @@ def _note_answer(session: Session, host: LockedHost, result: TurnResult, setting
         return 0
     was_asked = bool(result.exchanges)
     if host.unreachable_count > 0 and was_asked:
-        note_reachable(session, host)
+        note_reachable(connection, host)
         return host.max_concurrent_stops
     return 1
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Interval, Text, bindparam, extract, insert, select, update
+from sqlalchemy import Interval, Text, bindparam, extract, insert, or_, select, update
 
-from shared.models.states import StopState
+from shared.models.states import WAITING_STATES, StopState
 from shared.models.turns import Claim, Refusal
 from shared.storage.clock import now
 from shared.storage.host_standing import (
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from uuid import UUID
 
-    from sqlalchemy import Select
-    from sqlalchemy.orm import Session
+    from sqlalchemy import Connection, Select
 
 
 _HOST_OF = (
@@ -45,17 +44,17 @@ _HOST_OF = (
 )
 
 
-def find_host_of(session: Session, stop_task_id: UUID, *, breaker_threshold: int) -> UUID | Refusal:
+def find_host_of(
+    connection: Connection, stop_task_id: UUID, *, breaker_threshold: int
+) -> UUID | Refusal:
     """Find the host of a stop that may be claimed now.
 
     Nothing is locked, so that the many messages that are refused (all but the cap's of a batch on
     one host) do not queue for the host's row. What it says is looked at again under the lock.
     """
-    row = (
-        session.connection()
-        .execute(_HOST_OF, {"stop": stop_task_id, BREAKER_THRESHOLD: breaker_threshold})
-        .one_or_none()
-    )
+    row = connection.execute(
+        _HOST_OF, {"stop": stop_task_id, BREAKER_THRESHOLD: breaker_threshold}
+    ).one_or_none()
     if row is None:
         return Refusal.NOT_WAITING
     vm_host_id, waits, is_due, breaker_is_open, room = row
@@ -72,7 +71,8 @@ def _build_claim() -> Select[UUID, int, UUID, str, str, float | None]:
         update(StopTask)
         .where(
             StopTask.id == bindparam("stop"),
-            is_waiting(StopTask.state),
+            # Parameters here: what has an id is not to be found among all that wait.
+            or_(*(StopTask.state == state for state in WAITING_STATES)),
             StopTask.due_at <= now,
         )
         .values(
@@ -106,14 +106,12 @@ _CLAIM = _build_claim()
 
 
 def claim_row(
-    session: Session, stop_task_id: UUID, *, worker: str, lease: timedelta
+    connection: Connection, stop_task_id: UUID, *, worker: str, lease: timedelta
 ) -> Claim | None:
     """Claim a stop whose host is locked and has room; None if somebody else was first."""
-    row = (
-        session.connection()
-        .execute(_CLAIM, {"stop": stop_task_id, "by_worker": worker, "lease": lease})
-        .one_or_none()
-    )
+    row = connection.execute(
+        _CLAIM, {"stop": stop_task_id, "by_worker": worker, "lease": lease}
+    ).one_or_none()
     if row is None:
         return None
     return Claim(

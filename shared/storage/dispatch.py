@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from shared.models.errors import ErrorCode
-from shared.models.states import AttemptOutcome, StopState
+from shared.models.states import WAITING_STATES, AttemptOutcome, StopState
 from shared.models.turns import DueStop
 from shared.storage.clock import now
 from shared.storage.host_standing import BREAKER_THRESHOLD, ROOM
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from sqlalchemy import CTE, Result
+    from sqlalchemy import CTE, Connection, Result
     from sqlalchemy.orm import Session
     from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -192,7 +192,7 @@ _TAKE_NEXT = _marking_sent(
 )
 
 
-def take_next_of_host(session: Session, vm_host_id: UUID, *, limit: int) -> list[DueStop]:
+def take_next_of_host(connection: Connection, vm_host_id: UUID, *, limit: int) -> list[DueStop]:
     """Mark the stops of one host that may use the places that became free, and give them.
 
     One for each turn that ends keeps a host at its cap for as long as it has stops waiting.
@@ -200,7 +200,7 @@ def take_next_of_host(session: Session, vm_host_id: UUID, *, limit: int) -> list
     Those sent longest ago come first: their messages were refused at the cap. Rows that another
     ending turn is just taking are passed over, so that each wakes another one.
     """
-    rows = session.connection().execute(_TAKE_NEXT, {"host": vm_host_id, "places": limit})
+    rows = connection.execute(_TAKE_NEXT, {"host": vm_host_id, "places": limit})
     return _due_stops(rows)
 
 
@@ -213,7 +213,7 @@ def mark_unsent(session: Session, stop_task_ids: Sequence[UUID]) -> None:
     ids = literal(list(stop_task_ids), ARRAY(PG_UUID(as_uuid=True)))
     session.execute(
         update(StopTask)
-        .where(and_(StopTask.id == any_(ids), is_waiting(StopTask.state)))
+        .where(and_(StopTask.id == any_(ids), StopTask.state.in_(WAITING_STATES)))
         .values(sent_at=None)
         .execution_options(synchronize_session=False)
     )

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from uuid import UUID
 
-    from sqlalchemy import ScalarSelect
-    from sqlalchemy.orm import Session
+    from sqlalchemy import Connection, ScalarSelect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +81,9 @@ _LOCK = (
 _STANDING = select(BREAKER_IS_OPEN, ROOM).where(VmHost.id == bindparam("host"))
 
 
-def lock_host(session: Session, vm_host_id: UUID) -> LockedHost:
+def lock_host(connection: Connection, vm_host_id: UUID) -> LockedHost:
     """Lock a host's row."""
-    row = session.connection().execute(_LOCK, {"host": vm_host_id}).one()
+    row = connection.execute(_LOCK, {"host": vm_host_id}).one()
     return LockedHost(
         id=row.id,
         reached_by=SealedHost(
@@ -98,17 +97,17 @@ def lock_host(session: Session, vm_host_id: UUID) -> LockedHost:
     )
 
 
-def find_refusal(session: Session, host: LockedHost, *, breaker_threshold: int) -> Refusal | None:
+def find_refusal(
+    connection: Connection, host: LockedHost, *, breaker_threshold: int
+) -> Refusal | None:
     """Say why nothing may be claimed on a locked host now; None if something may.
 
     A statement of its own: its snapshot is taken after the lock was got, and so sees what the
     transaction that held it before has done.
     """
-    breaker_is_open, room = (
-        session.connection()
-        .execute(_STANDING, {"host": host.id, BREAKER_THRESHOLD: breaker_threshold})
-        .one()
-    )
+    breaker_is_open, room = connection.execute(
+        _STANDING, {"host": host.id, BREAKER_THRESHOLD: breaker_threshold}
+    ).one()
     return refusal_of_host(breaker_is_open=breaker_is_open, room=room)
 
 
@@ -126,9 +125,9 @@ _NOTE_REACHABLE = (
 )
 
 
-def note_reachable(session: Session, host: LockedHost) -> None:
+def note_reachable(connection: Connection, host: LockedHost) -> None:
     """Close a host's breaker: it has answered."""
-    session.connection().execute(_NOTE_REACHABLE, {"host": host.id})
+    connection.execute(_NOTE_REACHABLE, {"host": host.id})
 
 
 _NOTE_UNREACHABLE = (
@@ -149,10 +148,10 @@ _NOTE_UNREACHABLE = (
 
 
 def note_unreachable(
-    session: Session, host: LockedHost, message: str, *, threshold: int, cooldown: timedelta
+    connection: Connection, host: LockedHost, message: str, *, threshold: int, cooldown: timedelta
 ) -> None:
     """Count an unreachable answer; from the threshold on, the breaker is open for the cooldown."""
-    session.connection().execute(
+    connection.execute(
         _NOTE_UNREACHABLE,
         {
             "host": host.id,

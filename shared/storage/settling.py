@@ -29,15 +29,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 from shared.models.decisions import Standing
 from shared.models.states import OPEN_STATES, StopState
 from shared.storage.clock import now
-from shared.storage.stop_states import is_one_of
 from shared.tables import Cvm, StopAttempt, StopTask
 
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sqlalchemy import Update
-    from sqlalchemy.orm import Session
+    from sqlalchemy import Connection, Update
 
     from shared.models.decisions import Decision
     from shared.models.turns import Claim, TurnResult
@@ -62,24 +60,22 @@ _LOCK_CLAIMED = (
     .where(
         StopTask.id == bindparam("stop"),
         StopTask.attempt == bindparam("turn"),
-        is_one_of(StopTask.state, StopState.STOPPING),
+        StopTask.state == StopState.STOPPING,
         StopTask.lease_expires_at > now,
     )
     .with_for_update(key_share=True)
 )
 
 
-def lock_claimed(session: Session, claim: Claim) -> LockedStop | None:
+def lock_claimed(connection: Connection, claim: Claim) -> LockedStop | None:
     """Lock the row of a claim.
 
     None when the claim is worth nothing any more: settled already, claimed anew, or its lease ran
     out. Then nothing may be changed.
     """
-    row = (
-        session.connection()
-        .execute(_LOCK_CLAIMED, {"stop": claim.stop_task_id, "turn": claim.attempt})
-        .one_or_none()
-    )
+    row = connection.execute(
+        _LOCK_CLAIMED, {"stop": claim.stop_task_id, "turn": claim.attempt}
+    ).one_or_none()
     if row is None:
         return None
     standing = Standing(
@@ -122,7 +118,7 @@ def _build_decision() -> Update:
         .where(
             StopTask.id == bindparam("stop"),
             StopTask.attempt == bindparam("turn"),
-            is_one_of(StopTask.state, StopState.STOPPING),
+            StopTask.state == StopState.STOPPING,
         )
         .values(
             state=bindparam("next_state", type_=Text),
@@ -146,10 +142,10 @@ _DECISION = _build_decision()
 
 
 def write_decision(
-    session: Session, stop: LockedStop, result: TurnResult, decision: Decision
+    connection: Connection, stop: LockedStop, result: TurnResult, decision: Decision
 ) -> None:
     """Write a turn's end: the stop, its attempt, and its CVM, in one statement."""
-    session.connection().execute(
+    connection.execute(
         _DECISION,
         {
             "stop": stop.id,

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def is_one_of(state: InstrumentedAttribute[str], *states: StopState) -> ColumnElement[bool]:
     """Say that a column is one of some states.
 
-    They stand in the statement's text: partial indexes are used for a value that PostgreSQL sees
-    when it plans, and it keeps plans for values to come.
+    They stand in the statement's text: a plan that PostgreSQL keeps for any parameters cannot use
+    an index of the rows in some states. So not for a row that is looked for by its id.
     """
     return state.in_([literal_column(f"'{each}'") for each in states])
 
