@@ -7,7 +7,7 @@ from uuid import UUID
 
 import structlog
 
-from shared.broker import DISPATCH_TASK, STOP_TASK
+from shared.broker import DISPATCH_TASK, STOP_TASK, takes_without_acknowledging
 from shared.exceptions import DatabaseUnavailableError
 from workers.dispatcher import run_round
 from workers.stops import work_on_stop
@@ -20,14 +20,18 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+REQUEST = "workers.requests:UnacknowledgedRequest"
+"""Celery's `Task.Request`: what a worker makes of a message."""
+
 DATABASE_AWAY = "database unavailable: the dispatcher will send it again"
 """Result of a task that found no database. Not an error of the task: nothing is lost by it."""
 
 
 def register_tasks(app: Celery, process: WorkerProcess) -> None:
     """Register the tasks under the names that senders use."""
+    options: dict[str, Any] = {"Request": REQUEST} if takes_without_acknowledging(app) else {}
 
-    @app.task(name=STOP_TASK, bind=True)
+    @app.task(name=STOP_TASK, bind=True, **options)
     def stop(self: Task[Any, Any], stop_task_id: str, *, request_id: str | None = None) -> str:
         """Take one turn with one stop."""
         with structlog.contextvars.bound_contextvars(
@@ -41,7 +45,7 @@ def register_tasks(app: Celery, process: WorkerProcess) -> None:
                 log.warning("database unavailable", error=error.for_operators())
                 return DATABASE_AWAY
 
-    @app.task(name=DISPATCH_TASK)
+    @app.task(name=DISPATCH_TASK, **options)
     def dispatch() -> str:
         """Run one round of the dispatcher."""
         parts = process.parts

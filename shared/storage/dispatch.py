@@ -133,15 +133,18 @@ def fail_overdue(session: Session, *, grace: timedelta, limit: int) -> int:
     return session.execute(select(func.count()).select_from(failed).add_cte(freed)).scalar_one()
 
 
-def take_due(session: Session, *, resend_after: timedelta, breaker_threshold: int) -> list[DueStop]:
+def take_due(
+    session: Session, *, resend_after: timedelta, breaker_threshold: int, limit: int
+) -> list[DueStop]:
     """Mark the stops that a message is to be sent for now, and give them.
 
     Due, not sent within `resend_after`, and of each host no more than it has room for: what is
-    over a host's cap would only be refused.
+    over a host's cap would only be refused. Hosts that answer come first, if `limit` is short.
     """
     room = (
         select(VmHost.id, ROOM.label("places"))
         .where(or_(VmHost.breaker_open_until.is_(None), VmHost.breaker_open_until <= now))
+        .order_by(VmHost.unreachable_count, func.random())
         .cte("room")
         .prefix_with("MATERIALIZED")
     )
@@ -161,7 +164,7 @@ def take_due(session: Session, *, resend_after: timedelta, breaker_threshold: in
         .with_for_update(skip_locked=True, key_share=True)
         .lateral("due")
     )
-    picked = select(due.c.id).select_from(room.join(due, true())).cte("picked")
+    picked = select(due.c.id).select_from(room.join(due, true())).limit(limit).cte("picked")
     rows = session.connection().execute(
         _marking_sent(picked), {BREAKER_THRESHOLD: breaker_threshold}
     )

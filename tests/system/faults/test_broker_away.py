@@ -143,7 +143,8 @@ def test_connections_cut_over_and_over(cluster: Cluster, chance: random.Random) 
 
     def workers_wait_for_messages() -> bool:
         with cluster.broker() as client:
-            return sum(each["cmd"] == "brpop" for each in client.client_list()) >= 3
+            waiting = [each for each in client.client_list() if each["cmd"] == "brpop"]
+        return len(waiting) >= 3
 
     for _ in range(10):
         cluster.send_again(ids * 10)
