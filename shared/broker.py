@@ -86,6 +86,11 @@ def make_celery(settings: BrokerSettings, **extra: Any) -> Celery:
     return app
 
 
+def takes_without_acknowledging(app: Celery) -> bool:
+    """Whether workers take messages for good, with nothing to acknowledge afterwards."""
+    return all(queue.no_ack for queue in app.conf.task_queues)
+
+
 def _redis_options(settings: BrokerSettings) -> dict[str, Any]:
     return {
         "socket_connect_timeout": settings.broker_timeout,

@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-ENOUGH_WAITING = 10_000
-"""Messages that wait in the broker, from which on no more are sent: about 10 MB of them.
+ENOUGH_WAITING = 1_000
+"""Messages that may wait in the broker before no more are sent.
 
-Without workers each due stop is sent again every `resend_after`; the broker's memory is bounded.
+A stop whose message still waits is sent again after `resend_after`. Refusing the second message
+takes a worker about a millisecond (`python -m bench.turn_cost`), so that a worker is through a
+thousand of them long before it gets the next: workers that are too slow are not slowed down by
+messages about it. Without any workers it bounds the broker's memory, to about a megabyte.
 """
 
 ROWS_PER_STATEMENT = 1_000
@@ -72,17 +75,19 @@ def run_round(engine: Engine, broker: Broker, settings: Settings) -> Round:
 def _send_due(engine: Engine, broker: Broker, settings: Settings) -> int:
     """Send what is due, if the broker is there and has not enough already; gives how many."""
     try:
-        if broker.count_waiting() >= ENOUGH_WAITING:
-            log.warning("messages pile up: are there workers?", waiting=ENOUGH_WAITING)
-            return 0
+        waiting = broker.count_waiting()
     except BrokerUnavailableError as error:
         log.warning("broker unavailable, stops wait", error=str(error))
+        return 0
+    if waiting >= ENOUGH_WAITING:
+        log.warning("messages pile up: are there workers enough?", waiting=waiting)
         return 0
     with transaction(engine) as session:
         due = take_due(
             session,
             resend_after=timedelta(seconds=settings.resend_after),
             breaker_threshold=settings.breaker_threshold,
+            limit=ENOUGH_WAITING - waiting,
         )
     reach(Failpoint.DISPATCHER_TAKEN)
     # After the commit: a worker that is faster than the commit would find the row as it was.

@@ -71,7 +71,6 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
     reach(Failpoint.WORKER_RECEIVED)
     with transaction(parts.engine) as session:
         claimed = claim_stop(session, stop_task_id, worker=worker, settings=parts.settings)
-        session.expunge_all()
     if isinstance(claimed, Refusal):
         log.debug("no turn", reason=str(claimed))
         return str(claimed)

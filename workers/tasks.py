@@ -7,7 +7,12 @@ from uuid import UUID
 
 import structlog
 
-from shared.broker import DISPATCH_TASK, HEARTBEAT_TASK, STOP_TASK
+from shared.broker import (
+    DISPATCH_TASK,
+    HEARTBEAT_TASK,
+    STOP_TASK,
+    takes_without_acknowledging,
+)
 from shared.exceptions import DatabaseUnavailableError
 from workers.dispatcher import run_round
 from workers.stops import work_on_stop
@@ -20,14 +25,18 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+REQUEST = "workers.requests:UnacknowledgedRequest"
+"""Celery's `Task.Request`: what a worker makes of a message."""
+
 DATABASE_AWAY = "database unavailable: the dispatcher will send it again"
 """Result of a task that found no database. Not an error of the task: nothing is lost by it."""
 
 
 def register_tasks(app: Celery, process: WorkerProcess) -> None:
     """Register the tasks under the names that senders use."""
+    options: dict[str, Any] = {"Request": REQUEST} if takes_without_acknowledging(app) else {}
 
-    @app.task(name=STOP_TASK, bind=True)
+    @app.task(name=STOP_TASK, bind=True, **options)
     def stop(self: Task[Any, Any], stop_task_id: str, *, request_id: str | None = None) -> str:
         """Take one turn with one stop."""
         with structlog.contextvars.bound_contextvars(
@@ -41,7 +50,7 @@ def register_tasks(app: Celery, process: WorkerProcess) -> None:
                 log.warning("database unavailable", error=error.for_operators())
                 return DATABASE_AWAY
 
-    @app.task(name=DISPATCH_TASK)
+    @app.task(name=DISPATCH_TASK, **options)
     def dispatch() -> str:
         """Run one round of the dispatcher."""
         parts = process.parts
@@ -53,6 +62,6 @@ def register_tasks(app: Celery, process: WorkerProcess) -> None:
         return f"sent {done.sent}, released {done.released}, failed {done.failed}"
 
     # No events: in Flower it would push out what people look for.
-    @app.task(name=HEARTBEAT_TASK, send_events=False)
+    @app.task(name=HEARTBEAT_TASK, send_events=False, **options)
     def heartbeat() -> None:
         """Do nothing: that it begins is what counts (`workers.heartbeat`)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, SecretStr, field_serializer
@@ -45,6 +45,16 @@ class HostCredentials(BaseModel):
     def to_bytes(self) -> bytes:
         """Everything, secrets included: only for sealing."""
         return self.model_dump_json(exclude_none=True, context="sealing").encode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedHost:
+    """How a host is reached, with its credentials as they are stored."""
+
+    name: str
+    driver: str
+    address: str
+    sealed_credentials: bytes | None = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,33 +6,42 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from shared.models.decisions import Standing, decide
+from shared.models.decisions import decide
 from shared.models.errors import Fate
 from shared.models.hosts import HostConnection, HostCredentials
 from shared.models.states import StopState
 from shared.models.turns import Refusal
-from shared.storage.claims import claim_row, find_host_of, lock_claimed, write_decision
+from shared.storage.claims import claim_row, find_host_of
 from shared.storage.dispatch import take_next_of_host
-from shared.storage.host_standing import lock_host, note_reachable, note_unreachable
+from shared.storage.host_standing import (
+    find_refusal,
+    lock_host,
+    note_reachable,
+    note_unreachable,
+)
+from shared.storage.settling import lock_claimed, write_decision
 
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
+    from shared.models.hosts import SealedHost
     from shared.models.turns import Claim, DueStop, TurnResult
     from shared.sealing import Sealer
     from shared.settings import Settings
+    from shared.storage.host_standing import LockedHost
     from shared.tables import VmHost
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimedStop:
-    """A claim, and the row of the host that it is on."""
+    """A claim, and how the host that it is on is reached."""
 
     claim: Claim
-    host: VmHost
+    host: SealedHost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +60,22 @@ def claim_stop(
 
     Any number of workers may try at the same moment: one gets it, until its lease runs out.
     """
-    vm_host_id = find_host_of(session, stop_task_id, breaker_threshold=settings.breaker_threshold)
+    connection = session.connection()
+    vm_host_id = find_host_of(
+        connection, stop_task_id, breaker_threshold=settings.breaker_threshold
+    )
     if isinstance(vm_host_id, Refusal):
         return vm_host_id
-    host = lock_host(session, vm_host_id, breaker_threshold=settings.breaker_threshold)
-    if host.refusal is not None:
-        return host.refusal
-    claim = claim_row(session, stop_task_id, worker=worker, lease=timedelta(seconds=settings.lease))
-    return Refusal.NOT_WAITING if claim is None else ClaimedStop(claim=claim, host=host.row)
+    host = lock_host(connection, vm_host_id)
+    refusal = find_refusal(connection, host, breaker_threshold=settings.breaker_threshold)
+    if refusal is not None:
+        return refusal
+    claim = claim_row(
+        connection, stop_task_id, worker=worker, lease=timedelta(seconds=settings.lease)
+    )
+    if claim is None:
+        return Refusal.NOT_WAITING
+    return ClaimedStop(claim=claim, host=host.reached_by)
 
 
 def settle_stop(
@@ -68,31 +85,27 @@ def settle_stop(
 
     None when the claim is worth nothing any more (I4): then nothing was changed.
     """
-    host = lock_host(session, claim.vm_host_id, breaker_threshold=settings.breaker_threshold)
-    locked = lock_claimed(session, claim)
-    if locked is None:
+    connection = session.connection()
+    host = lock_host(connection, claim.vm_host_id)
+    stop = lock_claimed(connection, claim)
+    if stop is None:
         return None
-    task, seconds_left = locked
-    standing = Standing(
-        attempt=task.attempt,
-        failures=task.failures,
-        confirmations=task.confirmations,
-        seconds_left=seconds_left,
-    )
-    decision = decide(result, standing, settings)
-    write_decision(session, task, result, decision)
-    places = _note_answer(session, host.row, result, settings)
-    wake = take_next_of_host(session, claim.vm_host_id, limit=places)
+    decision = decide(result, stop.standing, settings)
+    write_decision(connection, stop, result, decision)
+    places = _note_answer(connection, host, result, settings)
+    wake = take_next_of_host(connection, claim.vm_host_id, limit=places)
     return Settled(state=decision.state, wake=tuple(wake))
 
 
-def _note_answer(session: Session, host: VmHost, result: TurnResult, settings: Settings) -> int:
+def _note_answer(
+    connection: Connection, host: LockedHost, result: TurnResult, settings: Settings
+) -> int:
     """Tell the breaker how the host did; gives how many of its stops to wake."""
     failure = result.failure
     if failure is not None and failure.fate in {Fate.UNREACHABLE, Fate.UNKNOWN}:
         # Also one that answers questions and lets force stops hang: each holds a slot for long.
         note_unreachable(
-            session,
+            connection,
             host,
             failure.message,
             threshold=settings.breaker_threshold,
@@ -101,12 +114,12 @@ def _note_answer(session: Session, host: VmHost, result: TurnResult, settings: S
         return 0
     was_asked = bool(result.exchanges)
     if host.unreachable_count > 0 and was_asked:
-        note_reachable(session, host)
+        note_reachable(connection, host)
         return host.max_concurrent_stops
     return 1
 
 
-def connection_of(host: VmHost, sealer: Sealer) -> HostConnection:
+def connection_of(host: SealedHost | VmHost, sealer: Sealer) -> HostConnection:
     """Open a host's credentials.
 
     Raises

@@ -5,7 +5,20 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Interval, and_, any_, case, func, literal, or_, select, true, update
+from sqlalchemy import (
+    Integer,
+    Interval,
+    and_,
+    any_,
+    bindparam,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
@@ -13,7 +26,8 @@ from shared.models.errors import ErrorCode
 from shared.models.states import WAITING_STATES, AttemptOutcome, StopState
 from shared.models.turns import DueStop
 from shared.storage.clock import now
-from shared.storage.host_standing import effective_cap, stopping_on_host
+from shared.storage.host_standing import BREAKER_THRESHOLD, ROOM
+from shared.storage.stop_states import is_one_of, is_waiting
 from shared.tables import Cvm, StopAttempt, StopTask, VmHost
 
 
@@ -21,8 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from sqlalchemy import CTE
+    from sqlalchemy import CTE, Connection, Result
     from sqlalchemy.orm import Session
+    from sqlalchemy.sql.dml import ReturningUpdate
 
 LEASE_MESSAGE = "the worker did not finish its turn in time (it died, or was cut off)"
 """Written on a stop and its attempt when the lease runs out."""
@@ -32,7 +47,7 @@ def release_expired(session: Session, *, limit: int) -> int:
     """Give stops whose lease ran out back, to be claimed again; gives how many."""
     lapsed = (
         select(StopTask.id, StopTask.attempt)
-        .where(StopTask.state == StopState.STOPPING, StopTask.lease_expires_at <= now)
+        .where(is_one_of(StopTask.state, StopState.STOPPING), StopTask.lease_expires_at <= now)
         .limit(limit)
         .with_for_update(skip_locked=True, key_share=True)
         .cte("lapsed")
@@ -75,7 +90,7 @@ def fail_overdue(session: Session, *, grace: timedelta, limit: int) -> int:
         select(StopTask.id, StopTask.cvm_id)
         .join(Cvm, Cvm.id == StopTask.cvm_id)
         .where(
-            StopTask.state.in_(WAITING_STATES),
+            is_waiting(StopTask.state),
             StopTask.deadline_at <= now - literal(grace, Interval),
         )
         .limit(limit)
@@ -118,15 +133,18 @@ def fail_overdue(session: Session, *, grace: timedelta, limit: int) -> int:
     return session.execute(select(func.count()).select_from(failed).add_cte(freed)).scalar_one()
 
 
-def take_due(session: Session, *, resend_after: timedelta, breaker_threshold: int) -> list[DueStop]:
+def take_due(
+    session: Session, *, resend_after: timedelta, breaker_threshold: int, limit: int
+) -> list[DueStop]:
     """Mark the stops that a message is to be sent for now, and give them.
 
     Due, not sent within `resend_after`, and of each host no more than it has room for: what is
-    over a host's cap would only be refused.
+    over a host's cap would only be refused. Hosts that answer come first, if `limit` is short.
     """
     room = (
-        select(VmHost.id, (effective_cap(breaker_threshold) - stopping_on_host()).label("places"))
+        select(VmHost.id, ROOM.label("places"))
         .where(or_(VmHost.breaker_open_until.is_(None), VmHost.breaker_open_until <= now))
+        .order_by(VmHost.unreachable_count, func.random())
         .cte("room")
         .prefix_with("MATERIALIZED")
     )
@@ -134,7 +152,7 @@ def take_due(session: Session, *, resend_after: timedelta, breaker_threshold: in
         select(StopTask.id)
         .where(
             StopTask.vm_host_id == room.c.id,
-            StopTask.state.in_(WAITING_STATES),
+            is_waiting(StopTask.state),
             StopTask.due_at <= now,
             or_(
                 StopTask.sent_at.is_(None),
@@ -146,11 +164,38 @@ def take_due(session: Session, *, resend_after: timedelta, breaker_threshold: in
         .with_for_update(skip_locked=True, key_share=True)
         .lateral("due")
     )
-    picked = select(due.c.id).select_from(room.join(due, true())).cte("picked")
-    return _mark_sent(session, picked)
+    picked = select(due.c.id).select_from(room.join(due, true())).limit(limit).cte("picked")
+    rows = session.connection().execute(
+        _marking_sent(picked), {BREAKER_THRESHOLD: breaker_threshold}
+    )
+    return _due_stops(rows)
 
 
-def take_next_of_host(session: Session, vm_host_id: UUID, *, limit: int) -> list[DueStop]:
+def _marking_sent(picked: CTE) -> ReturningUpdate[UUID, str]:
+    """Mark the picked stops as sent now; the caller sends them after the commit."""
+    return (
+        update(StopTask)
+        .where(StopTask.id == picked.c.id)
+        .values(sent_at=now)
+        .returning(StopTask.id, StopTask.request_id)
+    )
+
+
+_TAKE_NEXT = _marking_sent(
+    select(StopTask.id)
+    .where(
+        StopTask.vm_host_id == bindparam("host"),
+        is_waiting(StopTask.state),
+        StopTask.due_at <= now,
+    )
+    .order_by(StopTask.sent_at.nulls_first(), StopTask.due_at)
+    .limit(bindparam("places", type_=Integer))
+    .with_for_update(skip_locked=True, key_share=True)
+    .cte("picked")
+)
+
+
+def take_next_of_host(connection: Connection, vm_host_id: UUID, *, limit: int) -> list[DueStop]:
     """Mark the stops of one host that may use the places that became free, and give them.
 
     One for each turn that ends keeps a host at its cap for as long as it has stops waiting.
@@ -158,30 +203,11 @@ def take_next_of_host(session: Session, vm_host_id: UUID, *, limit: int) -> list
     Those sent longest ago come first: their messages were refused at the cap. Rows that another
     ending turn is just taking are passed over, so that each wakes another one.
     """
-    picked = (
-        select(StopTask.id)
-        .where(
-            StopTask.vm_host_id == vm_host_id,
-            StopTask.state.in_(WAITING_STATES),
-            StopTask.due_at <= now,
-        )
-        .order_by(StopTask.sent_at.nulls_first(), StopTask.due_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True, key_share=True)
-        .cte("picked")
-    )
-    return _mark_sent(session, picked)
+    rows = connection.execute(_TAKE_NEXT, {"host": vm_host_id, "places": limit})
+    return _due_stops(rows)
 
 
-def _mark_sent(session: Session, picked: CTE) -> list[DueStop]:
-    """Mark the picked stops as sent now; the caller sends them after the commit."""
-    rows = session.execute(
-        update(StopTask)
-        .where(StopTask.id == picked.c.id)
-        .values(sent_at=now)
-        .returning(StopTask.id, StopTask.request_id)
-        .execution_options(synchronize_session=False)
-    )
+def _due_stops(rows: Result[UUID, str]) -> list[DueStop]:
     return [DueStop(stop_task_id=row.id, request_id=row.request_id) for row in rows]
 
 

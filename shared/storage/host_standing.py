@@ -6,74 +6,109 @@ Nothing is kept beside the rows of the stops: what runs on a host is counted, un
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Interval, case, func, literal, select, update
+from sqlalchemy import Integer, Interval, Text, bindparam, case, func, null, select, update
 from sqlalchemy.orm import aliased
 
+from shared.models.hosts import SealedHost
 from shared.models.states import StopState
 from shared.models.turns import Refusal
 from shared.storage.clock import now
+from shared.storage.stop_states import is_one_of
 from shared.tables import StopTask, VmHost
 
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from uuid import UUID
 
-    from sqlalchemy import ColumnElement
-    from sqlalchemy.orm import Session
+    from sqlalchemy import Connection, ScalarSelect
 
 
 @dataclass(frozen=True, kw_only=True)
 class LockedHost:
     """A host whose row is locked, so that no other claim on it can happen meanwhile."""
 
-    row: VmHost
-    refusal: Refusal | None
-    """Why nothing may be claimed on it now; None if something may."""
+    id: UUID
+    reached_by: SealedHost
+    max_concurrent_stops: int
+    unreachable_count: int
 
 
-def effective_cap(breaker_threshold: int) -> ColumnElement[int]:
-    """Give the host's cap, or 1 while its breaker lets single stops through to try it."""
-    return case(
-        (VmHost.unreachable_count >= breaker_threshold, 1), else_=VmHost.max_concurrent_stops
-    )
-
-
-def stopping_on_host() -> ColumnElement[int]:
-    """Count the claimed stops of the host in the surrounding query."""
+def _stopping_on_host() -> ScalarSelect[int]:
     claimed = aliased(StopTask)
     return (
         select(func.count())
         .select_from(claimed)
-        .where(claimed.vm_host_id == VmHost.id, claimed.state == StopState.STOPPING)
+        .where(claimed.vm_host_id == VmHost.id, is_one_of(claimed.state, StopState.STOPPING))
         .correlate(VmHost)
         .scalar_subquery()
     )
 
 
-def lock_host(session: Session, vm_host_id: UUID, *, breaker_threshold: int) -> LockedHost:
-    """Lock a host's row, then look at what runs on it.
+BREAKER_THRESHOLD = "breaker_threshold"
+"""Parameter of every statement that `ROOM` is in: `Settings.breaker_threshold`."""
 
-    Two statements: the second one's snapshot is taken after the lock was got, and so sees what
-    the transaction that held it before has done.
-    """
-    host = session.execute(
-        select(VmHost).where(VmHost.id == vm_host_id).with_for_update(key_share=True)
-    ).scalar_one()
-    breaker_is_open, room = session.execute(
-        select(*standing_of_host(breaker_threshold)).where(VmHost.id == vm_host_id)
-    ).one()
-    return LockedHost(row=host, refusal=refusal_of_host(breaker_is_open=breaker_is_open, room=room))
-
-
-def standing_of_host(breaker_threshold: int) -> tuple[ColumnElement[bool], ColumnElement[int]]:
-    """Whether the host's breaker is open, and how many more stops may be claimed on it."""
-    return (
-        func.coalesce(VmHost.breaker_open_until > now, False),
-        effective_cap(breaker_threshold) - stopping_on_host(),
+ROOM = (
+    case(
+        (VmHost.unreachable_count >= bindparam(BREAKER_THRESHOLD, type_=Integer), 1),
+        else_=VmHost.max_concurrent_stops,
     )
+    - _stopping_on_host()
+)
+"""How many more stops may be claimed on the host of the surrounding query.
+
+The cap, or 1 while the breaker lets single stops through to try the host, less those claimed.
+"""
+
+BREAKER_IS_OPEN = func.coalesce(VmHost.breaker_open_until > now, False)
+"""Whether the breaker of the host of the surrounding query is open."""
+
+_LOCK = (
+    select(
+        VmHost.id,
+        VmHost.name,
+        VmHost.driver,
+        VmHost.address,
+        VmHost.sealed_credentials,
+        VmHost.max_concurrent_stops,
+        VmHost.unreachable_count,
+    )
+    .where(VmHost.id == bindparam("host"))
+    .with_for_update(key_share=True)
+)
+_STANDING = select(BREAKER_IS_OPEN, ROOM).where(VmHost.id == bindparam("host"))
+
+
+def lock_host(connection: Connection, vm_host_id: UUID) -> LockedHost:
+    """Lock a host's row."""
+    row = connection.execute(_LOCK, {"host": vm_host_id}).one()
+    return LockedHost(
+        id=row.id,
+        reached_by=SealedHost(
+            name=row.name,
+            driver=row.driver,
+            address=row.address,
+            sealed_credentials=row.sealed_credentials,
+        ),
+        max_concurrent_stops=row.max_concurrent_stops,
+        unreachable_count=row.unreachable_count,
+    )
+
+
+def find_refusal(
+    connection: Connection, host: LockedHost, *, breaker_threshold: int
+) -> Refusal | None:
+    """Say why nothing may be claimed on a locked host now; None if something may.
+
+    A statement of its own: its snapshot is taken after the lock was got, and so sees what the
+    transaction that held it before has done.
+    """
+    breaker_is_open, room = connection.execute(
+        _STANDING, {"host": host.id, BREAKER_THRESHOLD: breaker_threshold}
+    ).one()
+    return refusal_of_host(breaker_is_open=breaker_is_open, room=room)
 
 
 def refusal_of_host(*, breaker_is_open: bool, room: int) -> Refusal | None:
@@ -83,28 +118,45 @@ def refusal_of_host(*, breaker_is_open: bool, room: int) -> Refusal | None:
     return Refusal.HOST_AT_CAP if room <= 0 else None
 
 
-def note_reachable(session: Session, host: VmHost) -> None:
+_NOTE_REACHABLE = (
+    update(VmHost)
+    .where(VmHost.id == bindparam("host"), VmHost.unreachable_count > 0)
+    .values(unreachable_count=0, breaker_open_until=None, last_error=None)
+)
+
+
+def note_reachable(connection: Connection, host: LockedHost) -> None:
     """Close a host's breaker: it has answered."""
-    session.execute(
-        update(VmHost)
-        .where(VmHost.id == host.id, VmHost.unreachable_count > 0)
-        .values(unreachable_count=0, breaker_open_until=None, last_error=None)
-        .execution_options(synchronize_session=False)
+    connection.execute(_NOTE_REACHABLE, {"host": host.id})
+
+
+_NOTE_UNREACHABLE = (
+    update(VmHost)
+    .where(VmHost.id == bindparam("host"))
+    .values(
+        unreachable_count=VmHost.unreachable_count + 1,
+        breaker_open_until=case(
+            (
+                VmHost.unreachable_count + 1 >= bindparam(BREAKER_THRESHOLD, type_=Integer),
+                now + bindparam("cooldown", type_=Interval),
+            ),
+            else_=null(),
+        ),
+        last_error=bindparam("message", type_=Text),
     )
+)
 
 
 def note_unreachable(
-    session: Session, host: VmHost, message: str, *, threshold: int, cooldown: timedelta
+    connection: Connection, host: LockedHost, message: str, *, threshold: int, cooldown: timedelta
 ) -> None:
     """Count an unreachable answer; from the threshold on, the breaker is open for the cooldown."""
-    opens = VmHost.unreachable_count + 1 >= threshold
-    session.execute(
-        update(VmHost)
-        .where(VmHost.id == host.id)
-        .values(
-            unreachable_count=VmHost.unreachable_count + 1,
-            breaker_open_until=case((opens, now + literal(cooldown, Interval)), else_=None),
-            last_error=message,
-        )
-        .execution_options(synchronize_session=False)
+    connection.execute(
+        _NOTE_UNREACHABLE,
+        {
+            "host": host.id,
+            BREAKER_THRESHOLD: threshold,
+            "cooldown": cooldown,
+            "message": message,
+        },
     )

@@ -111,12 +111,13 @@ class Judge:
         is_question
             The call changes nothing on the host.
         """
+        if answer.status == 200 and answer.is_whole:
+            return
         text = self._transcriber.show(answer.body)
         match answer.status:
             case 200:
-                if not answer.is_whole:
-                    msg = f"{what}: the answer is longer than {len(answer.body)} bytes"
-                    raise HostRefusedError(ErrorCode.BAD_ANSWER, msg)
+                msg = f"{what}: the answer is longer than {len(answer.body)} bytes"
+                raise HostRefusedError(ErrorCode.BAD_ANSWER, msg)
             case 400:
                 raise self._refusal(what, answer)
             case 401 | 403:

@@ -49,6 +49,8 @@ class Transcriber:
         text = " ".join(text.split())
         if len(text) > MAX_TEXT:
             text = text[: MAX_TEXT - 1] + "…"
+        if text.isprintable():  # nearly always, and going through it would take long
+            return text
         escaped = "".join(
             char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
         )

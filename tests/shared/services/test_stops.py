@@ -108,7 +108,8 @@ class TestClaiming:
         (task,) = yard.accept()
         alter(yard, task, "due_at = now() + interval '1 minute'")
         with transaction(yard.engine) as session:
-            assert claim_row(session, task, worker="w1", lease=timedelta(seconds=9)) is None
+            lease = timedelta(seconds=9)
+            assert claim_row(session.connection(), task, worker="w1", lease=lease) is None
 
     def test_never_more_than_the_cap(self, yard: Yard) -> None:
         """Without the host's lock, claims that run at once each see a free place."""

@@ -16,34 +16,39 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import httpx
 import psycopg
 from alembic import command
 from pydantic import SecretStr
+from redis import Redis
 
 from cli.stack import postgresql, probes, valkey
 from cli.stack.child import ProcessSpec
 from cli.stack.ports import ADDRESS, choose_ports
 from shared import failpoints
-from shared.broker import HOUSEKEEPING_QUEUE, STOPS_QUEUE, make_celery
+from shared.broker import HOUSEKEEPING_QUEUE, STOPS_QUEUE, Broker, make_celery
 from shared.database import alembic_config, make_engine, transaction
 from shared.models.hosts import HostCredentials
 from shared.models.states import UserRole
+from shared.models.turns import DueStop
 from shared.sealing import Sealer, new_sealing_key
 from shared.services import access
 from shared.services.cvm_file import CvmFile
 from shared.services.cvm_import import import_cvms
 from shared.services.hosts import add_host
 from shared.settings import Settings
+from tests.support.waiting import eventually
 from tests.system.faults.certificates import Certificates
 from tests.system.faults.machines import CAP, WELL, WORKSPACES, Machine, cvm_records, write_vms
 from tests.system.faults.part import Part
+from tests.system.faults.small_disk import SmallDisk
 from tests.system.faults.tcp_proxy import TcpProxy
 
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -67,7 +72,7 @@ SETTINGS = {
     "RESEND_AFTER": "1.5",
     "DISPATCH_INTERVAL": "0.5",
     "STOP_MAX_FAILURES": "20",
-    "STOP_DEADLINE": "90",
+    "STOP_DEADLINE": os.environ.get("CVMSTOP_FAULTS_STOP_DEADLINE", "180"),
     "DATABASE_TIMEOUT": "2",
     "RATE_LIMIT": "",
 }
@@ -109,6 +114,9 @@ class Cluster:
         names = ("postgresql", "valkey", "api", *HOSTS)
         self._ports = dict(zip(names, choose_ports(len(names)), strict=True))
         self.failpoints = directory / "failpoints"
+        # 60 kB a stop: rows, their indexes and dead versions, and PostgreSQL's log.
+        self.database_disk = SmallDisk(directory / "disk-1", megabytes=400 + cvms * 60 // 1000)
+        self.broker_disk = SmallDisk(directory / "disk-2", megabytes=300)
         self._stack = ExitStack()
         self._ending = threading.Event()
 
@@ -116,6 +124,8 @@ class Cluster:
         with ExitStack() as stack:
             for name in ("logs", "failpoints"):
                 (self.directory / name).mkdir()
+            stack.enter_context(self.database_disk)
+            stack.enter_context(self.broker_disk)
             stack.callback(self._end)
             self.database_proxy = stack.enter_context(TcpProxy(self._ports["postgresql"]))
             self.broker_proxy = stack.enter_context(TcpProxy(self._ports["valkey"]))
@@ -154,6 +164,14 @@ class Cluster:
             failpoints.VARIABLE: str(self.failpoints),
         }
 
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Everything that may be in no log, row or message, by what it is."""
+        tokens = {f"token of {name}": each.token for name, each in self.machines.items()}
+        keys = {f"API key of {name}": key for name, key in self.keys.items()}
+        passwords = {f"password of {name}": each for name, each in self.passwords.items()}
+        return {**tokens, **keys, **passwords, "sealing key": self.sealing_key}
+
     def settings(self) -> Settings:
         """Give the settings of our processes."""
         values = {
@@ -166,6 +184,27 @@ class Cluster:
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """Connect to the database, past the proxy."""
         return psycopg.connect(self.database_url(), autocommit=True, connect_timeout=5)
+
+    def broker(self) -> Redis:
+        """Connect to the broker, past the proxy."""
+        return Redis.from_url(self.broker_url(), socket_timeout=5, socket_connect_timeout=5)
+
+    def send_again(self, stop_task_ids: Sequence[str]) -> None:
+        """Send messages for stops, as the API and the dispatcher do."""
+        Broker(self._asking).send_stops(
+            [DueStop(stop_task_id=UUID(each), request_id="again") for each in stop_task_ids]
+        )
+
+    def start_postgresql(self) -> None:
+        """Start PostgreSQL after a kill, as soon as the rest of its old processes has gone."""
+        part = self.parts["postgresql"]
+
+        def started() -> bool:
+            if not part.runs:
+                part.start()
+            return part.spec.is_ready()
+
+        eventually(started, timeout=60)
 
     def api(self, key: str = "admin", *, timeout: float = 15.0) -> httpx.Client:
         """Make a client of the API."""
@@ -194,6 +233,8 @@ class Cluster:
             file.unlink()
         for proxy in (self.database_proxy, self.broker_proxy, self.host_proxy):
             proxy.well()
+        for disk in (self.database_disk, self.broker_disk):
+            disk.empty()
         for part in self.parts.values():
             if not part.runs:
                 part.start()
@@ -236,7 +277,9 @@ class Cluster:
         self._asking = app
         self._stack.callback(app.close)
         for name in WORKERS:
-            self._add_worker(name, STOPS_QUEUE, "-E", proxied_database=name == "worker-2")
+            # -E is for Flower, which is not here: one worker has it, as shipped, one does without.
+            events = () if name == "worker-2" else ("-E",)
+            self._add_worker(name, STOPS_QUEUE, *events, proxied_database=name == "worker-2")
         self._add_worker("dispatcher", HOUSEKEEPING_QUEUE, "-c", "2", proxied_database=False)
         port = self._ports["api"]
         self._add(
@@ -258,13 +301,15 @@ class Cluster:
 
     def _start_servers(self) -> None:
         password = SecretStr(self.passwords["postgresql"])
-        postgresql.initialise(self.directory / "postgresql", password=password)
+        postgresql.initialise(self.database_disk.path / "postgresql", password=password)
         port = self._ports["postgresql"]
         self._add(
             "postgresql",
             # The system does not crash here: what PostgreSQL wrote is not lost with it.
             postgresql.server_command(
-                self.directory / "postgresql", port, settings={"fsync": "off"}
+                self.database_disk.path / "postgresql",
+                port,
+                settings={"fsync": "off", "max_wal_size": "64MB"},
             ),
             is_ready=partial(postgresql.is_ready, port, password=password),
             stop_signal=postgresql.STOP_SIGNAL,
@@ -273,7 +318,7 @@ class Cluster:
         configuration = self.directory / "valkey.conf"
         password = SecretStr(self.passwords["valkey"])
         valkey.write_configuration(
-            configuration, self.directory / "valkey", port=port, password=password
+            configuration, self.broker_disk.path / "valkey", port=port, password=password
         )
         self._add(
             "valkey",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.system.faults import leaks
 from tests.system.faults.cluster import Cluster
 from tests.system.faults.run import Run, assert_nothing_lost, settling_time
+from tests.system.faults.small_disk import may_mount
 
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ SPARE = 1.5
 
 REPORTS = pytest.StashKey[list["Report"]]()
 SETTLING = pytest.StashKey[float]()
+MAY_MOUNT = pytest.StashKey[bool]()
 SEED = pytest.StashKey[int]()
 
 
@@ -31,9 +36,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "small_disk: mounts a file system of its own")
     config.stash[REPORTS] = []
+    with tempfile.TemporaryDirectory() as directory:
+        config.stash[MAY_MOUNT] = may_mount(Path(directory) / "tried")
     seed: int | None = config.getoption("--faults-seed")
     config.stash[SEED] = random.randrange(2**31) if seed is None else seed  # noqa: S311 - no secret
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.stash[MAY_MOUNT]:
+        config.hook.pytest_deselected(
+            items=[item for item in items if item.get_closest_marker("small_disk")]
+        )
+        items[:] = [item for item in items if not item.get_closest_marker("small_disk")]
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +60,13 @@ def whole_cluster(
     with Cluster(tmp_path_factory.mktemp("cluster"), cvms=cvms) as cluster:
         pytestconfig.stash[SETTLING] = settling_time(cluster.settings())
         yield cluster
+        cluster.make_well()
+        logs = [*(cluster.directory / "logs").iterdir(), *cluster.directory.glob("*.jsonl")]
+        leaked = leaks.in_files(cluster.secrets, logs)
+        with cluster.connect() as connection, cluster.broker() as broker:
+            leaked += leaks.in_rows(cluster.secrets, connection)
+            leaked += leaks.in_messages(cluster.secrets, broker)
+        assert not leaked
 
 
 @pytest.fixture
@@ -96,6 +119,8 @@ def pytest_terminal_summary(
         say(f"    answers: {answers}")
         for note in report.notes:
             say(f"    {note}")
+    if not config.stash[MAY_MOUNT]:
+        say("not tried: full disks; this machine lets nobody mount a file system")
     lost = sum(report.judgement.lost + report.judgement.open for report in reports)
     broken = sum(len(report.judgement.broken) for report in reports)
     stops = sum(report.judgement.accepted for report in reports)

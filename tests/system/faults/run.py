@@ -72,6 +72,8 @@ class Run:
         self.name = name
         self.stops = stops
         self._seed = seed
+        self.began: datetime | None = None
+        """When clients began to post."""
         self._fault_ends: dict[str, datetime] = {}
         self._report: Report | None = None
 
@@ -97,6 +99,7 @@ class Run:
         }
         before = {part.name: part.own_ends for part in cluster.parts.values()}
         with Observer(cluster) as observer:
+            self.began = observer.began
             with Clients(
                 cluster, wanted=self.stops, count_open=lambda: observer.open, seed=self._seed
             ) as clients:
@@ -131,9 +134,10 @@ class Run:
 
         def none_open() -> bool:
             with self.cluster.connect() as connection:
-                return not connection.execute(
-                    "SELECT FROM stop_tasks WHERE finished_at IS NULL LIMIT 1"
-                ).fetchone()
+                [(found,)] = connection.execute(
+                    "SELECT count(*) FROM stop_tasks WHERE finished_at IS NULL"
+                )
+            return not found
 
         end = time.monotonic() + settling_time(self.cluster.settings())
         while not none_open() and time.monotonic() < end:

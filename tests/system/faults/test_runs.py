@@ -1,13 +1,19 @@
-"""Runs of thousands of stops, each with its kind of fault."""
+"""Runs of thousands of stops, each with its kind of fault; then all of them at random together."""
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.system.faults import faults
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.system.faults.faults import Fault
     from tests.system.faults.run import Run
 
 
@@ -17,3 +23,52 @@ def test_no_fault(new_run: Callable[[str], Run]) -> None:
         pass
     assert run.report.judgement.states.keys() == {"succeeded"}
     assert not run.report.own_ends
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("API", faults.API_FAULTS),
+        ("workers", faults.WORKER_FAULTS),
+        ("broker", faults.BROKER_FAULTS),
+        ("database", faults.DATABASE_FAULTS),
+        ("dispatcher", faults.DISPATCHER_FAULTS),
+        ("hosts", faults.HOST_FAULTS),
+        pytest.param("full disks", faults.DISK_FAULTS, marks=pytest.mark.small_disk),
+    ],
+)
+def test_one_kind_of_fault(
+    new_run: Callable[[str], Run], seed: int, name: str, kinds: dict[str, Fault]
+) -> None:
+    """Bring on each fault of a kind, one after the other, spread over the run."""
+    run = new_run(name)
+    chance = random.Random(seed)  # noqa: S311 - chooses whom to strike
+    with run.running() as clients:
+        for number, (fault_name, fault) in enumerate(kinds.items()):
+            clients.wait_for(run.stops * (number + 1) // (len(kinds) + 2))
+            with run.fault(fault_name):
+                fault(run.cluster, chance)
+
+
+def test_messages_many_times_over(new_run: Callable[[str], Run], seed: int) -> None:
+    """Deliver every message two to five times, in random order."""
+    run = new_run("messages many times over")
+    chance = random.Random(seed)  # noqa: S311 - shuffles
+    with faults.scrambled_messages(run.cluster, chance), run.running():
+        pass
+    assert run.report.judgement.states.keys() == {"succeeded"}
+
+
+def test_all_at_random(new_run: Callable[[str], Run], seed: int) -> None:
+    """Bring on faults of all kinds, in the order that the seed gives."""
+    run = new_run("all at random")
+    chance = random.Random(seed)  # noqa: S311 - chooses what happens
+    order = list(faults.ALL_FAULTS.items())
+    if run.cluster.database_disk.is_small:
+        order += faults.DISK_FAULTS.items()
+    chance.shuffle(order)
+    with run.running() as clients:
+        for number, (fault_name, fault) in enumerate(order):
+            clients.wait_for(run.stops * (number + 1) // (len(order) + 2))
+            with run.fault(fault_name):
+                fault(run.cluster, chance)

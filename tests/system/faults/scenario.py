@@ -1,0 +1,163 @@
+"""A few stops under close observation, for the tests that strike at one exact place."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tests.support.waiting import eventually
+from tests.system.faults.run import settling_time
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import httpx
+
+    from shared.models.inventory import CvmRecord
+    from tests.system.faults.cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One worker's turn, as its row has it."""
+
+    stop_task_id: str
+    number: int
+    worker: str
+    outcome: str
+    error_code: str | None
+
+
+class Scenario:
+    """Some CVMs that run, and the stops of them.
+
+    Parameters
+    ----------
+    cluster
+        In good order.
+    count
+        How many CVMs.
+    hosts
+        On which hosts; any when none are named.
+    """
+
+    def __init__(self, cluster: Cluster, count: int, *hosts: str) -> None:
+        self.cluster = cluster
+        fitting = [each for each in cluster.records if not hosts or each.host in hosts]
+        self.cvms: Sequence[CvmRecord] = fitting[:count]
+        assert len(self.cvms) == count
+        for machine in cluster.machines.values():
+            machine.start_vms()
+            machine.reset_gauge()
+        self._offsets = {
+            name: machine.journal.stat().st_size for name, machine in cluster.machines.items()
+        }
+        self.batches: list[str] = []
+        self.key = str(uuid.uuid4())
+
+    @property
+    def ids(self) -> list[str]:
+        return [each.hash_id for each in self.cvms]
+
+    def ask(self, *, timeout: float = 15.0) -> httpx.Response:
+        """Post the batches, one for each 50; gives the last answer. The same request each time."""
+        answer = None
+        with self.cluster.api(timeout=timeout) as client:
+            for first in range(0, len(self.cvms), 50):
+                answer = client.post(
+                    "/api/v1/cvms/batch-stop",
+                    json={"cvm_ids": self.ids[first : first + 50]},
+                    headers={"Idempotency-Key": f"{self.key}-{first}"},
+                )
+                if answer.status_code == 200:
+                    self._note(answer)
+        assert answer is not None
+        return answer
+
+    def accept(self) -> None:
+        """Post the batches; every CVM must be taken."""
+        before = len(self.batches)
+        answer = self.ask()
+        assert answer.status_code == 200, answer.text
+        assert len(self.rows()) == len(self.cvms)
+        assert len(self.batches) > before
+
+    def _note(self, answer: httpx.Response) -> None:
+        body = answer.json()
+        assert body["stopped"] == body["total"], body
+        if answer.headers["X-Batch-Id"] not in self.batches:
+            self.batches.append(answer.headers["X-Batch-Id"])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Give the stops as they are now, each a whole row."""
+        with self.cluster.connect() as connection:
+            found = connection.execute(
+                "SELECT to_jsonb(stop_tasks) FROM stop_tasks WHERE batch_id = ANY(%s::uuid[])"
+                " ORDER BY id",
+                [self.batches],
+            )
+            return [row[0] for row in found]
+
+    def attempts(self) -> list[Attempt]:
+        """Give the turns that were taken, in order."""
+        with self.cluster.connect() as connection:
+            found = connection.execute(
+                "SELECT stop_task_id::text, number, stop_attempts.worker, outcome,"
+                " stop_attempts.error_code"
+                " FROM stop_attempts JOIN stop_tasks ON id = stop_task_id"
+                " WHERE batch_id = ANY(%s::uuid[]) ORDER BY started_at",
+                [self.batches],
+            )
+            return [Attempt(*row) for row in found]
+
+    def outcomes(self) -> Counter[str]:
+        """Count what the turns ended in."""
+        return Counter(attempt.outcome for attempt in self.attempts())
+
+    def asked(self, method: str = "StopVm") -> Counter[str]:
+        """Count by VM what its host was asked, by the host's own log."""
+        wanted = {each.vm_uuid for each in self.cvms}
+        found = Counter[str]()
+        for name, machine in self.cluster.machines.items():
+            with machine.journal.open("rb") as file:
+                file.seek(self._offsets[name])
+                for line in file:
+                    entry = json.loads(line)
+                    if entry["method"] == method and entry["vm_id"] in wanted:
+                        found[entry["vm_id"]] += 1
+        return found
+
+    def wait_until(self, *states: str) -> None:
+        """Wait until every stop is in one of some states."""
+        eventually(
+            lambda: {row["state"] for row in self.rows()} <= set(states),
+            timeout=settling_time(self.cluster.settings()),
+        )
+
+    def wait_until_some(self, state: str, count: int = 1) -> None:
+        """Wait until so many stops are in a state."""
+        eventually(lambda: sum(row["state"] == state for row in self.rows()) >= count)
+
+    def wait_until_ended(self) -> None:
+        """Wait until every stop has ended."""
+        self.wait_until("succeeded", "failed", "canceled")
+
+    def assert_all_stopped(self) -> None:
+        """Wait for the end: every stop succeeded, its VM is down, no host was asked too often."""
+        self.wait_until_ended()
+        rows = self.rows()
+        assert len(rows) == len(self.cvms)
+        wrong = [(row["error_code"], row["error_message"]) for row in rows]
+        assert Counter(row["state"] for row in rows) == {"succeeded": len(rows)}, Counter(wrong)
+        asked = self.asked()
+        assert {row["vm_uuid"]: asked[row["vm_uuid"]] for row in rows} == {
+            row["vm_uuid"]: min(asked[row["vm_uuid"]], row["attempt"]) for row in rows
+        }
+        for name, machine in self.cluster.machines.items():
+            wanted = {each.vm_uuid for each in self.cvms if each.host == name}
+            statuses = {vm["status"] for vm in machine.state()["vms"] if vm["id"] in wanted}
+            assert statuses <= {"stopped"}, (name, statuses)

@@ -1,0 +1,155 @@
+"""The broker dies, forgets, hangs, is full, or says what it has said before.
+
+In each case requests are accepted meanwhile, within a bound; workers consume again by themselves
+(the same processes, without anybody starting them again); and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.broker import STOPS_QUEUE
+from tests.support.waiting import eventually
+from tests.system.faults import faults
+from tests.system.faults.scenario import Scenario
+
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from tests.system.faults.cluster import Cluster
+    from tests.system.faults.faults import Fault
+
+CONSUMERS = ("worker-1", "worker-2", "dispatcher", "beat")
+
+ANSWER_BOUND = 2.0
+"""Seconds within which a batch is accepted with the broker away: the design says about one."""
+
+
+@pytest.fixture
+def chance(seed: int) -> random.Random:
+    from random import Random  # noqa: PLC0415 - the name would hide the type's
+
+    return Random(seed)  # noqa: S311 - chooses whom to strike
+
+
+@pytest.fixture
+def slow_hosts(cluster: Cluster) -> None:
+    """Make turns last long enough to be in the middle of."""
+    for machine in cluster.machines.values():
+        machine.behave(stop_seconds=1.5)
+
+
+@pytest.mark.usefixtures("slow_hosts")
+@pytest.mark.parametrize("fault", faults.BROKER_FAULTS.values(), ids=faults.BROKER_FAULTS.keys())
+def test_consumers_carry_on_by_themselves(
+    cluster: Cluster, chance: random.Random, fault: Fault
+) -> None:
+    """Strike with turns under way, free slots, and messages waiting."""
+    pids = {name: cluster.parts[name].pid for name in CONSUMERS}
+    scenario = Scenario(cluster, 40)
+    scenario.accept()
+    scenario.wait_until_some("stopping", 5)
+    fault(cluster, chance)
+    scenario.assert_all_stopped()
+    # And not only what was in the middle of it: also what comes afterwards.
+    for machine in cluster.machines.values():
+        machine.behave(stop_seconds=0.1)
+    afterwards = Scenario(cluster, 20)
+    afterwards.accept()
+    afterwards.assert_all_stopped()
+    assert {name: cluster.parts[name].pid for name in CONSUMERS} == pids
+    assert not [name for name in CONSUMERS if cluster.parts[name].own_ends]
+
+
+def _frozen(cluster: Cluster) -> Callable[[], None]:
+    part = cluster.parts["valkey"]
+    part.freeze()
+    return part.thaw
+
+
+def _killed(cluster: Cluster) -> Callable[[], None]:
+    part = cluster.parts["valkey"]
+    part.kill()
+    return part.start
+
+
+def _swallowed(cluster: Cluster) -> Callable[[], None]:
+    cluster.broker_proxy.swallow()
+    return cluster.broker_proxy.well
+
+
+def _full(cluster: Cluster) -> Callable[[], None]:
+    with cluster.broker() as client:
+        client.config_set("maxmemory", 1)
+
+    def mend() -> None:
+        with cluster.broker() as client:
+            client.config_set("maxmemory", 0)
+
+    return mend
+
+
+@pytest.mark.parametrize("strike", [_frozen, _killed, _swallowed, _full])
+def test_accepts_meanwhile(
+    cluster: Cluster, strike: Callable[[Cluster], Callable[[], None]]
+) -> None:
+    """A batch is accepted in time (I7), and carried out once the broker is back."""
+    scenario = Scenario(cluster, 20)
+    mend = strike(cluster)
+    try:
+        began = time.monotonic()
+        answer = scenario.ask(timeout=ANSWER_BOUND)
+        seconds = time.monotonic() - began
+        assert answer.status_code == 200
+        assert seconds < ANSWER_BOUND
+        with cluster.api() as client:
+            assert client.get("/health/ready").json()["status"] == "degraded"
+        assert {row["state"] for row in scenario.rows()} == {"scheduled"}
+    finally:
+        mend()
+    scenario.assert_all_stopped()
+
+
+def test_messages_return_from_the_dead(cluster: Cluster) -> None:
+    """Messages of stops that have ended change nothing: no new turn, no question to a host."""
+    scenario = Scenario(cluster, 20)
+    scenario.accept()
+    scenario.assert_all_stopped()
+    ended, turns, asked = scenario.rows(), scenario.attempts(), scenario.asked("GetInfo")
+    for machine in cluster.machines.values():
+        machine.start_vms()
+    cluster.send_again([row["id"] for row in ended] * 3)
+    with cluster.broker() as client:
+        eventually(lambda: client.llen(STOPS_QUEUE) == 0)
+    afterwards = Scenario(cluster, 20)  # the same CVMs, which run again
+    afterwards.accept()
+    afterwards.assert_all_stopped()
+    assert scenario.rows() == ended
+    assert scenario.attempts() == turns
+    assert scenario.asked("GetInfo") - asked == afterwards.asked("GetInfo")
+
+
+def test_connections_cut_over_and_over(cluster: Cluster, chance: random.Random) -> None:
+    """Cut while messages come in as fast as they can: no consumer breaks."""
+    pids = {name: cluster.parts[name].pid for name in CONSUMERS}
+    scenario = Scenario(cluster, 50)
+    scenario.accept()
+    ids = [row["id"] for row in scenario.rows()]
+
+    def workers_wait_for_messages() -> bool:
+        with cluster.broker() as client:
+            waiting = [each for each in client.client_list() if each["cmd"] == "brpop"]
+        return len(waiting) >= 3
+
+    for _ in range(10):
+        cluster.send_again(ids * 10)
+        faults.broker_connections_cut(cluster, chance)
+        eventually(workers_wait_for_messages)
+    scenario.assert_all_stopped()
+    assert {name: cluster.parts[name].pid for name in CONSUMERS} == pids
+    assert not [name for name in CONSUMERS if cluster.parts[name].own_ends]

@@ -1,0 +1,51 @@
+"""The disk of PostgreSQL or of the broker is full.
+
+Deselected, and said so at the end, where the machine lets nobody mount a file system.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.waiting import eventually
+from tests.system.faults.scenario import Scenario
+
+
+if TYPE_CHECKING:
+    from tests.system.faults.cluster import Cluster
+
+pytestmark = pytest.mark.small_disk
+
+
+def test_of_postgresql(cluster: Cluster) -> None:
+    """Nothing is accepted that cannot be written down; what was accepted is carried out."""
+    accepted = Scenario(cluster, 10, "host-1")
+    refused = Scenario(cluster, 10, "host-2")
+    for machine in cluster.machines.values():
+        machine.behave(stop_seconds=1)
+    accepted.accept()
+    cluster.database_disk.fill()
+    try:
+        answer = refused.ask()
+        while answer.status_code == 200:  # there was room left in pages that PostgreSQL has
+            refused = Scenario(cluster, 50)
+            answer = refused.ask()
+        assert answer.status_code == 503, answer.text
+        assert "Retry-After" in answer.headers
+    finally:
+        cluster.database_disk.empty()
+    eventually(cluster.parts["postgresql"].spec.is_ready, timeout=60)
+    accepted.assert_all_stopped()
+
+
+def test_of_the_broker(cluster: Cluster) -> None:
+    """Requests are accepted all the same, and carried out once there is room again."""
+    cluster.broker_disk.fill()
+    try:
+        scenario = Scenario(cluster, 50)
+        scenario.accept()
+    finally:
+        cluster.broker_disk.empty()
+    scenario.assert_all_stopped()

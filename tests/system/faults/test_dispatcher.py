@@ -1,0 +1,102 @@
+"""The dispatcher dies, has company, or does not know what time it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.failpoints import Action, Failpoint
+from tests.support.waiting import eventually
+from tests.system.faults.faults import struck_by
+from tests.system.faults.scenario import Scenario
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.system.faults.cluster import Cluster
+    from tests.system.faults.run import Run
+
+WRONG_CLOCK = "tests.system.faults.clock_that_is_wrong"
+
+
+def test_killed_before_sending(cluster: Cluster) -> None:
+    """What it had marked as sent, and had not sent, is sent after all."""
+    for name in ("worker-1", "worker-2"):
+        cluster.parts[name].freeze()
+    scenario = Scenario(cluster, 20)
+    scenario.accept()
+    cluster.arm(Failpoint.DISPATCHER_TAKEN, Action.KILL)
+    with cluster.broker() as client:
+        client.flushall()
+        dead = struck_by(cluster, Failpoint.DISPATCHER_TAKEN)
+        client.flushall()
+    for name in ("worker-1", "worker-2"):
+        cluster.parts[name].thaw()
+    dead.start()
+    scenario.assert_all_stopped()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_at_once(cluster: Cluster, new_run: Callable[[str], Run], count: int) -> None:
+    """They share the work: every stop is taken by one of them a time."""
+    names = [f"dispatcher-{number}" for number in range(2, count + 1)]
+    for name in names:
+        cluster.add_part(name, "dispatcher", {}).start()
+    try:
+        for name in names:
+            cluster.parts[name].wait_until_ready()
+        run = new_run(f"{count} dispatchers")
+        with run.running() as clients, cluster.broker() as broker:
+            while clients.accepted < run.stops:
+                clients.wait_for(min(clients.accepted + run.stops // 10, run.stops))
+                broker.flushall()  # so that all of it is theirs to send
+    finally:
+        for name in names:
+            cluster.remove_part(name)
+    assert run.report.judgement.states.keys() == {"succeeded"}
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_clock_is_wrong(cluster: Cluster, hours: int) -> None:
+    """Leases, deadlines and due times are the database's: an hour's error changes nothing."""
+    parts = [cluster.parts[name] for name in ("dispatcher", "beat", "worker-1")]
+    specs = {part.name: part.spec for part in parts}
+    for machine in cluster.machines.values():
+        machine.behave(stop_seconds=1.5)
+    try:
+        for part in parts:
+            part.tell_to_end()
+        for part in parts:
+            part.wait()
+            python, _, *rest = part.spec.command
+            command = [python, "-m", WRONG_CLOCK, str(hours), *rest]
+            part.spec = replace(part.spec, command=command)
+            part.start()
+        for part in parts:
+            part.wait_until_ready()
+        scenario = Scenario(cluster, 20)
+        scenario.accept()
+        with cluster.broker() as client:
+            client.flushall()
+        scenario.assert_all_stopped()
+        assert set(scenario.outcomes()) <= {"succeeded", "confirming"}
+        assert any(each.worker.startswith("worker-1") for each in scenario.attempts())
+    finally:
+        for part in parts:
+            part.tell_to_end()
+            part.wait()
+            part.spec = specs[part.name]
+            part.start()
+
+
+def test_beat_frozen(cluster: Cluster) -> None:
+    """A clock that stands still is noticed: rounds go on."""
+    cluster.parts["beat"].freeze()
+    scenario = Scenario(cluster, 10)
+    scenario.accept()
+    with cluster.broker() as client:
+        client.flushall()
+    eventually(lambda: not {row["state"] for row in scenario.rows()} - {"succeeded"}, timeout=60)

@@ -1,0 +1,117 @@
+"""Processes are replaced, one after the other, while batches run."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from dataclasses import replace
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from cli.stack.child import CHECKOUT
+from tests.system.faults.cluster import OURS, WORKERS
+from tests.system.faults.machines import CAP
+from tests.system.faults.scenario import Scenario
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.system.faults.cluster import Cluster
+    from tests.system.faults.run import Run
+
+OLD_VERSION = "ef3f56df96afec20054801b33312fab3e5f25a8d"
+"""The last commit before this directory was begun. Its schema is today's.
+
+A change of the schema takes this on to a version that runs on the new one: that is what an upgrade
+asks of it.
+"""
+
+ANOTHER_VERSION = "tests.system.faults.another_version"
+
+TURNS = 200
+"""Turns that are under way when the worker is told to end: all of its slots."""
+
+
+@pytest.fixture(scope="module")
+def old_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a checkout of the old version."""
+    done = subprocess.run(
+        ["git", "archive", OLD_VERSION],  # noqa: S607 - git, wherever it is
+        cwd=CHECKOUT,
+        check=False,
+        capture_output=True,
+    )
+    assert done.returncode == 0, "the repository's history is needed: git fetch --unshallow"
+    directory = tmp_path_factory.mktemp("old")
+    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
+        archive.extractall(directory, filter="data")
+    return directory
+
+
+def test_rolling_upgrade(
+    cluster: Cluster, new_run: Callable[[str], Run], old_version: Path
+) -> None:
+    """Old and new run side by side on one schema, in every mixture on the way."""
+    parts = [cluster.parts[name] for name in OURS]
+    new = {part.name: part.spec for part in parts}
+    for part in parts:
+        part.tell_to_end()
+    for part in parts:
+        part.wait()
+        python, _, *rest = part.spec.command
+        command = [python, "-m", ANOTHER_VERSION, str(old_version), *rest]
+        part.spec = replace(part.spec, command=command)
+        part.start()
+    for part in parts:
+        part.wait_until_ready()
+        assert psutil.Process(part.pid).cwd() == str(old_version)
+    run = new_run("rolling upgrade")
+    with run.running() as clients:
+        for number, name in enumerate(["worker-1", "api", "dispatcher", "worker-2", "beat"]):
+            clients.wait_for(run.stops * (number + 1) // 7)
+            part = cluster.parts[name]
+            with run.fault(f"{name} replaced"):
+                part.tell_to_end()
+                assert part.wait() == 0
+                part.spec = new[name]
+                part.start()
+                part.wait_until_ready()
+    assert run.report.judgement.states.keys() == {"succeeded"}
+    with cluster.connect() as connection:
+        [(lapsed,)] = connection.execute(
+            "SELECT count(*) FROM stop_attempts JOIN stop_tasks ON id = stop_task_id"
+            " WHERE outcome = 'lease_expired' AND accepted_at >= %s",
+            [run.began],
+        )
+    assert lapsed == 0
+
+
+def test_worker_told_to_end_in_the_middle_of_200_turns(cluster: Cluster) -> None:
+    """It finishes each of them, takes no new one, and ends well; the other does the rest."""
+    leaving, staying = (cluster.parts[name] for name in WORKERS)
+    for machine in cluster.machines.values():
+        machine.behave(stop_seconds=3, latency=0.05)
+    with cluster.connect() as connection:
+        connection.execute("UPDATE vm_hosts SET max_concurrent_stops = %s", [TURNS // 5])
+    try:
+        staying.freeze()
+        scenario = Scenario(cluster, TURNS + 20)
+        scenario.accept()
+        scenario.wait_until_some("stopping", TURNS)
+        leaving.tell_to_end()
+        staying.thaw()
+        assert leaving.wait() == 0
+        turns = scenario.attempts()
+        taken = [each for each in turns if each.worker.startswith(leaving.name)]
+        assert len(taken) >= TURNS
+        assert not [each for each in taken if each.outcome in {"running", "lease_expired"}]
+        scenario.assert_all_stopped()
+        assert "lease_expired" not in scenario.outcomes()
+    finally:
+        with cluster.connect() as connection:
+            connection.execute("UPDATE vm_hosts SET max_concurrent_stops = %s", [CAP])
