@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check audit lock clean
+.PHONY: help setup demo test fuzz check audit lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -27,11 +27,15 @@ demo: setup ## Start a whole stack, stop 150 CVMs on three hosts, show what fail
 test: setup ## Run every test on real PostgreSQL, Valkey, workers and HTTP
 	@$(BIN)/pytest
 
+fuzz: setup ## At least 20,000 requests made up from the OpenAPI document (SEED=N repeats a run, CASES=N)
+	@$(BIN)/pytest tests/api/fuzz $(if $(SEED),--fuzz-seed=$(SEED)) $(if $(CASES),--fuzz-cases=$(CASES))
+
 check: setup ## Format, lint, types, layers, compose file, pinned set
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive api workers cli shared bench migrations
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/python -m pip check
 

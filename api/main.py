@@ -1,4 +1,7 @@
-"""The ASGI application: `uvicorn --factory api.main:create_app`, or `cvmstop api`."""
+"""The ASGI application: `cvmstop api` serves it.
+
+`uvicorn --factory api.main:create_app` does too, but with no bound on slow clients (`api.server`).
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,9 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.parts = parts
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit, max_bytes=settings.max_body_bytes, max_seconds=settings.request_timeout
+    )
     app.add_middleware(RequestContext)
     add_error_handlers(app)
     for routes in (batch_stop, batches, stop_tasks, health):

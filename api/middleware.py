@@ -1,7 +1,8 @@
-"""Around every request: its id, its log line, and how much body it may have."""
+"""Around every request: its id, its log line, and how much body it may have, and how slowly."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -71,14 +72,16 @@ def _printable_path(scope: Scope) -> str:
 
 
 class BodyLimit:
-    """Answers 413 to a body over `max_bytes`, as soon as somebody reads it.
+    """Answers 413 to a body over `max_bytes`, and 408 to one that takes over `max_seconds`.
 
-    Only then, so that a request without a valid key is answered 401 whatever its body.
+    Only when somebody reads it, so that a request without a valid key is answered 401 whatever its
+    body. Nobody's thread waits meanwhile.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_seconds: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_seconds = max_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI scope."""
@@ -88,18 +91,34 @@ class BodyLimit:
         announced = Headers(scope=scope).get("content-length", "")
         too_long = announced.isdecimal() and int(announced) > self._max_bytes
         received = 0
+        whole = False
+        began: float | None = None
 
         async def receive_bounded() -> Message:
-            nonlocal received
+            nonlocal received, whole, began
             if too_long:
-                raise self._refusal()
-            message = await receive()
+                raise self._too_large()
+            if whole:
+                return await receive()  # waits for the client to go, however long
+            now = asyncio.get_running_loop().time()
+            began = now if began is None else began
+            try:
+                async with asyncio.timeout_at(began + self._max_seconds):
+                    message = await receive()
+            except TimeoutError:
+                raise self._too_slow() from None
             received += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if received > self._max_bytes:
-                raise self._refusal()
+                raise self._too_large()
             return message
 
         await self._app(scope, receive_bounded, send)
 
-    def _refusal(self) -> HTTPException:
+    def _too_large(self) -> HTTPException:
         return HTTPException(413, f"the body is larger than {self._max_bytes} bytes")
+
+    def _too_slow(self) -> HTTPException:
+        message = f"the body was not there within {self._max_seconds:g} seconds"
+        # The rest of it may come still, and is no next request.
+        return HTTPException(408, message, headers={"Connection": "close"})

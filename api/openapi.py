@@ -1,10 +1,16 @@
-"""The OpenAPI document: FastAPI's, with the two schemas that the specification has differently."""
+"""The OpenAPI document: FastAPI's, with the two schemas that the specification has differently.
+
+POST batch-stop says there what the specification says and no more. It may be refused as any other
+operation (429, 503), and its body for being too large (413) or too slow (408).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from fastapi.openapi.utils import get_openapi
+
+from api.schemas import Refusal
 
 
 if TYPE_CHECKING:
@@ -39,6 +45,44 @@ VALIDATION_SCHEMAS: dict[str, Any] = {
 }
 """Source: the endpoint's specification. FastAPI adds `input` and `ctx`, which we never send."""
 
+Answers = dict[int | str, dict[str, Any]]
+"""By status: what FastAPI takes as the `responses` of a route."""
+
+REFUSALS: Answers = {
+    401: {"model": Refusal, "description": "Authentication required"},
+    503: {
+        "model": Refusal,
+        "description": "Not served now; nothing was done",
+        "headers": {
+            "Retry-After": {
+                "description": "Seconds to wait",
+                "required": True,
+                "schema": {"type": "integer", "minimum": 1},
+            }
+        },
+    },
+}
+"""Of every route that wants a key."""
+
+INVALID_CURSOR: Answers = {400: {"model": Refusal, "description": "The cursor is none of ours"}}
+"""Of every list."""
+
+NOT_FOUND: Answers = {
+    404: {"model": Refusal, "description": "There is none of that id in the key's workspace"}
+}
+"""Of every route that shows one thing."""
+
+KEY_SCHEMES: dict[str, Any] = {
+    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "Bearer": {"type": "http", "scheme": "bearer"},
+}
+"""Either of them: see `api.authenticated_route.presented_key`."""
+
+NO_KEY: dict[str, Any] = {"security": []}
+"""`openapi_extra` of a route that wants no key. All others inherit the document's `security`, so
+that POST batch-stop stays as specified.
+"""
+
 
 def describe(app: FastAPI) -> None:
     """Make `app.openapi()` give the document."""
@@ -49,6 +93,8 @@ def describe(app: FastAPI) -> None:
                 title=app.title, version=app.version, routes=app.routes, tags=app.openapi_tags
             )
             document["components"]["schemas"].update(VALIDATION_SCHEMAS)
+            document["components"]["securitySchemes"] = KEY_SCHEMES
+            document["security"] = [{name: []} for name in KEY_SCHEMES]
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -12,9 +12,8 @@ def api(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
 ) -> None:
     """Serve the HTTP API until it is told to stop."""
-    import uvicorn
-
     from api.main import create_app
+    from api.server import serve
     from shared.database import make_engine, require_current_schema
     from shared.settings import ApiSettings
     from shared.telemetry import configure_logging
@@ -25,5 +24,4 @@ def api(
     engine = make_engine(settings, application="api-start")
     require_current_schema(engine)
     engine.dispose()
-    app = create_app(settings)
-    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, server_header=False)
+    serve(create_app(settings), settings, host=host, port=port)

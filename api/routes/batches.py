@@ -7,18 +7,24 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
-from api.authenticated_route import AuthenticatedRoute
+from api.authenticated_route import RATE_LIMITED, AuthenticatedRoute
 from api.dependencies import CurrentCaller, Parts
+from api.openapi import INVALID_CURSOR, NOT_FOUND, REFUSALS
 from api.schemas import BatchDetail, BatchPage, BatchView, StopTaskView
 from api.views import batch_fields, stop_fields
 from shared.database import transaction
 from shared.services.stop_records import find_batch, list_batches
 
 
-router = APIRouter(prefix="/api/v1/batches", tags=["Batches"], route_class=AuthenticatedRoute)
+router = APIRouter(
+    prefix="/api/v1/batches",
+    tags=["Batches"],
+    route_class=AuthenticatedRoute,
+    responses={**REFUSALS, **RATE_LIMITED},
+)
 
 
-@router.get("", summary="List batches, newest first")
+@router.get("", summary="List batches, newest first", responses=INVALID_CURSOR)
 def list_batches_route(
     parts: Parts,
     caller: CurrentCaller,
@@ -34,7 +40,9 @@ def list_batches_route(
         )
 
 
-@router.get("/{batch_id}", summary="One batch, its counts by state, and its stop tasks")
+@router.get(
+    "/{batch_id}", summary="One batch, its counts by state, and its stop tasks", responses=NOT_FOUND
+)
 def get_batch(batch_id: UUID, parts: Parts, caller: CurrentCaller) -> BatchDetail:
     """Show a batch; 404 for one that the caller may not see."""
     with transaction(parts.engine) as session:

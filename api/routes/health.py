@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from api.dependencies import Parts
+from api.openapi import NO_KEY
 from shared.database import schema_problem, transaction
 from shared.exceptions import BrokerUnavailableError, DatabaseUnavailableError
 
@@ -36,7 +37,7 @@ class ReadinessView(BaseModel):
     broker: str
 
 
-@router.get("/live", summary="Whether the process answers")
+@router.get("/live", summary="Whether the process answers", openapi_extra=NO_KEY)
 async def live() -> dict[str, str]:
     """Answer; in the event loop, so that it does not wait for a thread."""
     return {"status": "live"}
@@ -46,6 +47,7 @@ async def live() -> dict[str, str]:
     "/ready",
     summary="Whether requests are served: 200 when ready or degraded, 503 when not",
     responses={503: {"model": ReadinessView, "description": "Not served"}},
+    openapi_extra=NO_KEY,
 )
 def ready(parts: Parts, response: Response) -> ReadinessView:
     """Ask the database, its schema and the broker: twice `database_timeout` and 2 s at most."""

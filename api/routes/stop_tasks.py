@@ -6,11 +6,11 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
-from api.authenticated_route import AuthenticatedRoute
+from api.authenticated_route import RATE_LIMITED, AuthenticatedRoute
 from api.dependencies import CurrentCaller, Parts
-from api.schemas import AttemptView, PlainText, StopTaskDetail, StopTaskPage, StopTaskView
+from api.openapi import INVALID_CURSOR, NOT_FOUND, REFUSALS
+from api.schemas import AttemptView, Instant, PlainText, StopTaskDetail, StopTaskPage, StopTaskView
 from api.views import attempt_fields, stop_fields
 from shared.database import transaction
 from shared.models.errors import ErrorCode
@@ -19,10 +19,15 @@ from shared.models.states import StopState
 from shared.services.stop_records import find_stop, list_stops
 
 
-router = APIRouter(prefix="/api/v1/stop-tasks", tags=["Stop tasks"], route_class=AuthenticatedRoute)
+router = APIRouter(
+    prefix="/api/v1/stop-tasks",
+    tags=["Stop tasks"],
+    route_class=AuthenticatedRoute,
+    responses={**REFUSALS, **RATE_LIMITED},
+)
 
 
-@router.get("", summary="List stop tasks, newest first")
+@router.get("", summary="List stop tasks, newest first", responses=INVALID_CURSOR)
 def list_stop_tasks(  # noqa: PLR0913 - FastAPI takes each filter as an argument
     parts: Parts,
     caller: CurrentCaller,
@@ -33,11 +38,9 @@ def list_stop_tasks(  # noqa: PLR0913 - FastAPI takes each filter as an argument
     batch_id: UUID | None = None,
     workspace: PlainText | None = None,
     error_code: ErrorCode | None = None,
-    accepted_from: Annotated[
-        AwareDatetime | None, Query(description="ISO 8601 with a time zone")
-    ] = None,
+    accepted_from: Annotated[Instant | None, Query(description="ISO 8601 with a time zone")] = None,
     accepted_before: Annotated[
-        AwareDatetime | None, Query(description="ISO 8601 with a time zone")
+        Instant | None, Query(description="ISO 8601 with a time zone")
     ] = None,
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
@@ -61,7 +64,7 @@ def list_stop_tasks(  # noqa: PLR0913 - FastAPI takes each filter as an argument
         )
 
 
-@router.get("/{stop_task_id}", summary="One stop task with every attempt")
+@router.get("/{stop_task_id}", summary="One stop task with every attempt", responses=NOT_FOUND)
 def get_stop_task(stop_task_id: UUID, parts: Parts, caller: CurrentCaller) -> StopTaskDetail:
     """Show a stop task; 404 for one that the caller may not see."""
     with transaction(parts.engine) as session:

@@ -1,0 +1,173 @@
+"""Who gets what from every route that there is.
+
+The routes come from the application: one that is not in the table fails the first test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import httpx
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from api.main import create_app
+
+
+if TYPE_CHECKING:
+    from shared.settings import Settings
+    from tests.api.conftest import World
+
+CALLERS = (
+    "nobody",
+    "unknown_key",
+    "revoked_key",
+    "expired_key",
+    "orphan_key",
+    "stranger_key",
+    "member_key",
+    "admin_key",
+)
+"""As the fixtures name them. The stranger's key is a good one, of the other workspace."""
+
+INVALID = CALLERS[:5]
+
+OPEN = dict.fromkeys(CALLERS, 200)
+"""Statuses of a route that wants no key."""
+
+WORKSPACE = {
+    **dict.fromkeys(INVALID, 401),
+    "stranger_key": 200,
+    "member_key": 200,
+    "admin_key": 200,
+}
+"""Of a route that gives everybody their own."""
+
+OURS = {**WORKSPACE, "stranger_key": 404}
+"""Of one thing of the member's workspace."""
+
+TABLE = {
+    "GET /health/live": OPEN,
+    "GET /health/ready": OPEN,
+    "GET /openapi.json": OPEN,
+    "POST /api/v1/cvms/batch-stop": WORKSPACE,
+    "GET /api/v1/batches": WORKSPACE,
+    "GET /api/v1/batches/{batch_id}": OURS,
+    "GET /api/v1/stop-tasks": WORKSPACE,
+    "GET /api/v1/stop-tasks/{stop_task_id}": OURS,
+}
+
+UNAUTHENTICATED = {
+    "detail": "a valid API key is required, in X-API-Key or as Authorization: Bearer",
+    "error": "authentication_required",
+}
+"""The one answer to every key that is not valid now, and to none."""
+
+
+def served_routes(settings: Settings) -> set[str]:
+    """Give `METHOD /path` of everything that the application answers."""
+    app = create_app(settings)
+    app.state.parts.close()
+    found = set()
+    for route in iter_route_contexts(app.routes):
+        assert route.methods, f"{route} is none that this test understands"
+        found |= {f"{method} {route.path}" for method in route.methods if method != "HEAD"}
+    return found
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A stop of the member's."""
+
+    batch_id: str
+    stop_task_id: str
+    cvm_id: str
+
+
+@pytest.fixture
+def accepted(client: httpx.Client, world: World) -> Accepted:
+    """Let the member stop one CVM."""
+    answer = client.post("/api/v1/cvms/batch-stop", json={"cvm_ids": world.ours[:1]})
+    (task,) = client.get("/api/v1/stop-tasks").json()["items"]
+    return Accepted(answer.headers["x-batch-id"], task["id"], task["cvm_id"])
+
+
+def ask(
+    http: httpx.Client, world: World, caller: str, route: str, ids: dict[str, str]
+) -> httpx.Response:
+    """Ask a route as one of the callers."""
+    made_up = {"nobody": None, "unknown_key": "cvmstop_nonsense"}
+    key = made_up[caller] if caller in made_up else str(getattr(world, caller))
+    method, path = route.format(**ids).split(" ")
+    body = {"cvm_ids": [world.ours[1]]} if method == "POST" else None
+    return http.request(method, path, json=body, headers={} if key is None else {"X-API-Key": key})
+
+
+def test_the_table_has_every_route(settings: Settings) -> None:
+    assert served_routes(settings) == set(TABLE)
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("route", TABLE)
+def test_status(
+    anonymous: httpx.Client, world: World, accepted: Accepted, route: str, caller: str
+) -> None:
+    ids = {"batch_id": accepted.batch_id, "stop_task_id": accepted.stop_task_id}
+    answer = ask(anonymous, world, caller, route, ids)
+    assert answer.status_code == TABLE[route][caller]
+    if answer.status_code == 401:
+        assert answer.json() == UNAUTHENTICATED
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+class TestNothingIsTold:
+    """To the stranger, of the member's workspace (I6)."""
+
+    @pytest.mark.parametrize(
+        "route", [name for name, statuses in TABLE.items() if statuses is OURS]
+    )
+    def test_a_foreign_thing_is_as_unknown_as_one_that_is_not(
+        self, anonymous: httpx.Client, world: World, accepted: Accepted, route: str
+    ) -> None:
+        there = {"batch_id": accepted.batch_id, "stop_task_id": accepted.stop_task_id}
+        nowhere = {name: str(uuid4()) for name in there}
+        answers = []
+        for ids in (there, nowhere):
+            answer = ask(anonymous, world, "stranger_key", route, ids)
+            text = answer.text
+            for value in ids.values():
+                text = text.replace(value, "the id that was asked for")
+            answers.append((answer.status_code, text, set(answer.headers)))
+        assert answers[0] == answers[1]
+        assert answers[0][0] == 404
+
+    @pytest.mark.parametrize("route", ["GET /api/v1/batches", "GET /api/v1/stop-tasks"])
+    def test_lists_have_nothing_of_it(
+        self, anonymous: httpx.Client, world: World, accepted: Accepted, route: str
+    ) -> None:
+        assert (
+            accepted.cvm_id in ask(anonymous, world, "member_key", route, {}).text
+            or "batches" in route
+        )
+        answer = ask(anonymous, world, "stranger_key", route, {})
+        assert answer.json() == {"items": [], "next_cursor": None}
+
+    @pytest.mark.usefixtures("accepted")
+    def test_a_cvm_of_it_cannot_be_stopped_or_told_from_none(
+        self, anonymous: httpx.Client, world: World
+    ) -> None:
+        """Stoppable, being stopped, without a VM, rented, or not there: all the same."""
+        ids = [world.ours[1], world.ours[0], world.busy, world.without_vm, world.rented, "cvm_none"]
+        answer = anonymous.post(
+            "/api/v1/cvms/batch-stop",
+            json={"cvm_ids": ids},
+            headers={"X-API-Key": world.stranger_key},
+        )
+        assert answer.json() == {
+            "total": 6,
+            "stopped": 0,
+            "skipped": 0,
+            "errors": [{"cvm_id": cvm_id, "error": "CVM not found"} for cvm_id in ids],
+        }
