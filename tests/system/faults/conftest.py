@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.faults import leaks
+from tests.support import leaks
 from tests.system.faults.cluster import Cluster
 from tests.system.faults.run import Run, assert_nothing_lost, settling_time
 from tests.system.faults.small_disk import may_mount
