@@ -29,8 +29,22 @@ BEARER = "bearer "
 """Start of an `Authorization` header with a key; the scheme's case does not matter (RFC 9110)."""
 
 
+RATE_LIMITED: dict[int | str, dict[str, Any]] = {
+    429: {
+        "description": "Too many requests with this API key",
+        "headers": {
+            "Retry-After": {
+                "description": "Seconds to wait, at least 1",
+                "schema": {"type": "integer", "minimum": 1},
+            }
+        },
+    }
+}
+"""For the OpenAPI document; not on POST batch-stop, where it says what the specification says."""
+
+
 class AuthenticatedRoute(APIRoute):
-    """Answers 401 before the body is read; FastAPI's dependencies would come after it."""
+    """Answers 401 and 429 before the body is read; FastAPI's dependencies would come after it."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler of this route."""
@@ -38,7 +52,7 @@ class AuthenticatedRoute(APIRoute):
 
         async def authenticate_first(request: Request) -> Response:
             request.state.caller = await run_in_threadpool(
-                find_caller, request.app.state.parts, presented_key(request)
+                admit_caller, request.app.state.parts, presented_key(request)
             )
             self._refuse_unknown_parameters(request)
             self._refuse_other_content(request)
@@ -96,10 +110,13 @@ class StrictJsonRequest(Request):
             raise json.JSONDecodeError(msg, "", 0) from None
 
 
-def find_caller(parts: ApiParts, api_key: str | None) -> Caller:
-    """Find who is asking; raises what `authenticate` raises."""
+def admit_caller(parts: ApiParts, api_key: str | None) -> Caller:
+    """Find who is asking, and count it; raises what `authenticate` and `RateLimit.take` raise."""
     with transaction(parts.engine) as session:
-        return authenticate(session, api_key)
+        caller = authenticate(session, api_key)
+    # After the transaction: the broker may be slow, and connections to the database are few.
+    parts.rate_limit.take(caller.api_key_id)
+    return caller
 
 
 def presented_key(request: Request) -> str | None:

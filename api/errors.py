@@ -8,7 +8,7 @@ import structlog
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from shared.exceptions import AuthenticationError, CvmstopError
+from shared.exceptions import AuthenticationError, CvmstopError, RateLimitedError
 
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def _answer_known(_: Request, error: Exception) -> JSONResponse:
     headers: dict[str, str] = {}
     if isinstance(error, AuthenticationError):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, RateLimitedError):
+        headers["Retry-After"] = str(error.retry_after)
     if error.status_code == 503:
         headers["Retry-After"] = RETRY_AFTER
         log.warning("request refused", reason=error.slug, error=error.for_operators())

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.broker import Broker, make_celery
+from shared.absence import Absence
+from shared.broker import Broker, make_celery, make_redis_pool
 from shared.database import make_engine
+from shared.rate_limit import RateLimit
 
 
 if TYPE_CHECKING:
@@ -22,17 +24,22 @@ class ApiParts:
     settings: ApiSettings
     engine: Engine
     broker: Broker
+    rate_limit: RateLimit
 
     def close(self) -> None:
         """Close what is open."""
+        self.rate_limit.close()
         self.broker.close()
         self.engine.dispose()
 
 
 def make_api_parts(settings: ApiSettings) -> ApiParts:
     """Wire an API process together; nothing is connected to yet."""
+    app = make_celery(settings)
+    absence = Absence()
     return ApiParts(
         settings=settings,
         engine=make_engine(settings, application="api"),
-        broker=Broker(make_celery(settings)),
+        broker=Broker(app, absence),
+        rate_limit=RateLimit(settings.rate_limit, make_redis_pool(app, settings), absence),
     )

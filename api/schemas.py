@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+)
 
 from shared.models.batches import MAX_BATCH
 from shared.models.errors import ErrorCode
@@ -22,6 +30,20 @@ def _storable(text: str) -> str:
 
 PlainText = Annotated[str, AfterValidator(_storable)]
 """Text that PostgreSQL and UTF-8 can hold; JSON's escapes allow some that they cannot."""
+
+
+def _no_timestamp(text: Any) -> Any:
+    if isinstance(text, str) and not DATE_AND_TIME.match(text):
+        msg = "must be a date and a time, such as 2026-07-01T12:00:00Z"
+        raise ValueError(msg)
+    return text
+
+
+DATE_AND_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}")
+"""How an instant begins (RFC 3339)."""
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_no_timestamp)]
+"""An instant with its time zone; of itself pydantic takes `2026` for a second of 1970."""
 
 
 def _as_specified(schema: dict[str, Any]) -> None:
@@ -58,6 +80,13 @@ class BatchStopResponse(BaseModel):
     errors: list[BatchStopErrorEntry] = Field(
         default_factory=list, description="CVMs that failed to stop"
     )
+
+
+class Refusal(BaseModel):
+    """Why a request was not served."""
+
+    detail: str = Field(description="For people: what is wrong, and what to do")
+    error: str = Field(description="For programs: always the same for the same reason")
 
 
 class StopTaskView(BaseModel):

@@ -7,13 +7,14 @@ docs/decisions/0002-celery-settings.md for what was measured.
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from kombu import Queue
+from redis import ConnectionPool, SSLConnection
 
+from shared.absence import Absence
 from shared.exceptions import BrokerUnavailableError
 
 
@@ -29,14 +30,27 @@ STOP_TASK = "cvmstop.stop"
 DISPATCH_TASK = "cvmstop.dispatch"
 """Celery task: one round of the dispatcher."""
 
+HEARTBEAT_TASK = "cvmstop.heartbeat"
+"""Celery task: nothing. A worker sends it to itself, to see whether it consumes."""
+
 STOPS_QUEUE = "stops"
 """Queue of `STOP_TASK`; any number of workers."""
 
 HOUSEKEEPING_QUEUE = "housekeeping"
 """Queue of the dispatcher, with a worker of its own: it must run while every slot is busy."""
 
-AWAY = 0.5
-"""Seconds after a failure in which the broker is not tried; a dispatcher's round takes 1 s."""
+HEALTH_CHECK_INTERVAL = 5
+"""Seconds, whole ones. A worker's connection that went silent is dropped after twice that and one.
+
+kombu's own 25 s make it 51 s (its `health_check_interval`). A connection that was idle for longer
+is tried with a PING before it is used.
+"""
+
+REDIS_SCHEMES = ("redis", "rediss")
+"""How the URL of a broker begins that is Redis or Valkey."""
+
+REDIS_PORT = 6379
+"""Where it listens unless the URL says otherwise, as kombu takes it."""
 
 
 def make_celery(settings: BrokerSettings, **extra: Any) -> Celery:
@@ -50,7 +64,7 @@ def make_celery(settings: BrokerSettings, **extra: Any) -> Celery:
         Further Celery settings, for the workers.
     """
     url = settings.broker_url.get_secret_value()
-    is_redis = url.startswith(("redis:", "rediss:"))
+    is_redis = url.partition("://")[0] in REDIS_SCHEMES
     app = Celery("cvmstop", broker=url, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
@@ -83,7 +97,45 @@ def _redis_options(settings: BrokerSettings) -> dict[str, Any]:
         "socket_timeout": settings.broker_timeout,
         "socket_keepalive": True,
         "max_retries": 0,
+        "health_check_interval": HEALTH_CHECK_INTERVAL,
     }
+
+
+def make_redis_pool(app: Celery, settings: BrokerSettings) -> ConnectionPool | None:
+    """Make connections to the broker for other things than messages, bounded as sends are.
+
+    Parameters
+    ----------
+    app
+        Made by `make_celery`: its reading of the broker's URL is the one that counts. redis-py's
+        own differs in TLS.
+    settings
+        Gives the broker's time-outs.
+
+    Returns
+    -------
+    ConnectionPool or None
+        Nothing is connected to yet. None when the broker is not Redis or Valkey.
+    """
+    broker = app.connection_for_write()
+    if broker.transport_cls not in REDIS_SCHEMES:
+        return None
+    options: dict[str, Any] = {
+        "host": broker.hostname or "127.0.0.1",
+        "port": broker.port or REDIS_PORT,
+        "username": broker.userid,
+        "password": broker.password,
+        "db": broker.virtual_host.strip("/") or "0",
+        # Saves trips when connecting, each of which may take a time-out: 3 begins with a HELLO.
+        "protocol": 2,
+        "driver_info": None,
+        "socket_connect_timeout": settings.broker_timeout,
+        "socket_timeout": settings.broker_timeout,
+        "socket_keepalive": True,
+    }
+    if isinstance(broker.ssl, dict):
+        options.update(broker.ssl, connection_class=SSLConnection)
+    return ConnectionPool(**options)
 
 
 class Broker:
@@ -93,11 +145,13 @@ class Broker:
     ----------
     app
         Made by `make_celery`.
+    absence
+        Shared with what else talks to the broker in this process, if anything does.
     """
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, absence: Absence | None = None) -> None:
         self._app = app
-        self._away_until = 0.0
+        self._absence = absence or Absence()
 
     def send_stops(self, stops: Sequence[DueStop]) -> None:
         """Send one Celery task for each stop, all in one trip where the broker allows it.
@@ -122,6 +176,17 @@ class Broker:
                     retry=False,
                 )
 
+    def send_heartbeat(self, queue: str) -> None:
+        """Send a worker's heartbeat to the queue of its own.
+
+        Raises
+        ------
+        BrokerUnavailableError
+            It was not sent, as far as is known.
+        """
+        with self._producer("the broker did not take a heartbeat") as producer:
+            self._app.send_task(HEARTBEAT_TASK, queue=queue, producer=producer, retry=False)
+
     def count_waiting(self) -> int:
         """Count the messages that wait for a worker.
 
@@ -138,8 +203,7 @@ class Broker:
     def _producer(self, failure: str) -> Iterator[Any]:
         """Give a kombu `Producer` to send by; turn what goes wrong into one error.
 
-        After a failure nobody tries for a moment: with a frozen broker, requests that come together
-        would else wait for each other's time-outs, one after the other.
+        After a failure nobody tries for a moment.
         """
         self._refuse_while_away(failure)
         try:
@@ -151,12 +215,12 @@ class Broker:
         except Exception as error:
             # Whatever it is: clients of brokers are known to let an AttributeError out when a
             # connection breaks, and what is sent was committed before and must not fail for it.
-            self._away_until = time.monotonic() + AWAY
+            self._absence.begin()
             msg = f"{failure}: {type(error).__name__}"
             raise BrokerUnavailableError(msg) from error
 
     def _refuse_while_away(self, failure: str) -> None:
-        if time.monotonic() < self._away_until:
+        if self._absence.lasts:
             msg = f"{failure}: it did not a moment ago"
             raise BrokerUnavailableError(msg)
 

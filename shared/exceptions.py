@@ -6,6 +6,7 @@ CvmstopError
 ├── DatabaseUnavailableError the database does not answer
 ├── BrokerUnavailableError  the broker did not take a message in time
 ├── AuthenticationError     no key, or a key that is not valid now            401
+├── RateLimitedError        more requests with an API key than its limit       429
 ├── TooManyCvmsError        more ids in a request than a batch may have       400
 ├── InvalidCursorError      a page's cursor was not made by this API          400
 ├── IdempotencyMismatchError a key was used before, with another body         422
@@ -96,6 +97,28 @@ class AuthenticationError(CvmstopError):
 
     slug = "authentication_required"
     status_code = 401
+
+
+class RateLimitedError(CvmstopError):
+    """An API key was used for more requests than its limit allows.
+
+    Parameters
+    ----------
+    limit
+        As set: `CVMSTOP_RATE_LIMIT`.
+    retry_after
+        Whole seconds until the next request may be taken, at least 1.
+    """
+
+    slug = "rate_limited"
+    status_code = 429
+
+    def __init__(self, limit: str, retry_after: int) -> None:
+        self.retry_after = retry_after
+        super().__init__(
+            f"too many requests with this API key (its limit is {limit}):"
+            f" nothing was done, send it again in {retry_after} s"
+        )
 
 
 class TooManyCvmsError(CvmstopError):

@@ -5,8 +5,10 @@ Durations are seconds. Secrets are `SecretStr`, so that no repr or log shows the
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
+from limits import parse_many
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -99,8 +101,38 @@ class ApiSettings(BrokerSettings, DatabaseSettings):
     max_body_bytes: int = Field(default=65_536, ge=1_024)
     """Largest request body. 50 ids of a reasonable length take about 1 KiB."""
 
+    request_timeout: float = Field(default=10.0, gt=0)
+    """Longest wait for a client: for a request's headers, for its body, and to take the answer."""
+
+    max_connections: int = Field(default=500, ge=1)
+    """Connections that one API process keeps open at most; one more is answered 503.
+
+    Each takes a file descriptor, of which a process often has 1,024, and some hold other things.
+    """
+
     stop_deadline: float = Field(default=900.0, gt=0)
     """A stop that is not confirmed this long after it was accepted fails, with the last reason."""
+
+    rate_limit: str = "3600/minute"
+    """Requests that one API key may make, such as `3600/minute` or `100/10 seconds`; empty for no
+    limit. Those over it are answered 429 with `Retry-After`.
+
+    A script that posts 50 batches a second, one after the other, is not to be refused.
+    """
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _is_one_rate_limit(cls, notation: str) -> str:
+        if not (notation := notation.strip()):
+            return notation
+        try:
+            limits = parse_many(notation)
+        except ValueError:
+            limits = []
+        if len(limits) != 1 or limits[0].amount < 1:
+            msg = "not a limit such as 3600/minute or 100/10 seconds (empty for no limit)"
+            raise ValueError(msg)
+        return notation
 
 
 class Settings(ApiSettings):
@@ -171,6 +203,18 @@ class Settings(ApiSettings):
 
     resend_after: float = Field(default=5.0, gt=0)
     """A due stop is sent again when it was sent this long ago and nobody has claimed it."""
+
+    heartbeat_interval: float = Field(default=5.0, gt=0)
+    """How often a worker sends itself a heartbeat through the broker."""
+
+    heartbeat_timeout: float = Field(default=30.0, gt=0)
+    """A worker that takes no message for this long, though it could, ends to be started again.
+
+    A connection that went silent is replaced within 11 s without that, so that it should be longer.
+    """
+
+    heartbeat_file: Path | None = None
+    """A file that a worker touches at each heartbeat that came through, for health checks."""
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> Self:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from celery.signals import setup_logging, worker_init, worker_shutdown
+from celery.signals import celeryd_after_setup, setup_logging, worker_init, worker_shutdown
 
 from shared.broker import DISPATCH_TASK, HOUSEKEEPING_QUEUE, make_celery
 from shared.exceptions import CvmstopError
@@ -16,6 +16,7 @@ from shared.settings import BrokerSettings, Settings
 from shared.telemetry import configure_logging
 from workers.parts import WorkerProcess
 from workers.tasks import register_tasks
+from workers.watching import watch_over
 
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def create_app(settings: BrokerSettings) -> Celery:
     app = make_celery(
         settings,
         worker_pool="workers.pool:WakingThreadPool",
+        worker_consumer="workers.consumer:PromptConsumer",
         worker_concurrency=DEFAULT_CONCURRENCY,
         worker_disable_prefetch=True,
         worker_prefetch_multiplier=1,
@@ -68,6 +70,9 @@ def create_app(settings: BrokerSettings) -> Celery:
         except CvmstopError as error:
             sys.exit(f"cvmstop worker: {error.for_operators()}")
 
+    def watch_process(instance: Any, **_: Any) -> None:
+        watch_over(instance, process.parts)
+
     def close_process(**_: Any) -> None:
         process.close()
 
@@ -77,6 +82,7 @@ def create_app(settings: BrokerSettings) -> Celery:
     # Celery keeps receivers by weak reference unless told otherwise.
     setup_logging.connect(log_our_way, weak=False)
     worker_init.connect(open_process, weak=False)
+    celeryd_after_setup.connect(watch_process, weak=False)
     worker_shutdown.connect(close_process, weak=False)
     return app
 

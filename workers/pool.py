@@ -1,7 +1,8 @@
-"""The worker's pool: Celery's threads, and a hub that hears of a free slot at once."""
+"""The worker's pool: Celery's threads, a hub that hears of a free slot at once, and a count."""
 
 from __future__ import annotations
 
+from concurrent.futures import Future, wait
 from typing import Any
 
 from celery.concurrency.thread import TaskPool
@@ -17,17 +18,36 @@ class WakingThreadPool(TaskPool):
     rate that the slots allow.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._running: set[Future[Any]] = set()
+
     def on_apply(self, *args: Any, **kwargs: Any) -> Any:
         """Run a task in a thread; wake the loop when it is over."""
         result = super().on_apply(*args, **kwargs)
-        result.f.add_done_callback(_wake_hub)
+        self._running.add(result.f)
+        result.f.add_done_callback(self._note_end)
         return result
 
+    @property
+    def running(self) -> int:
+        """How many tasks run now. Counted here: Celery's own count is what it consumes by."""
+        return len(self._running)
 
-def _wake_hub(_: object) -> None:
-    hub = get_event_loop()
-    if hub is not None:
-        hub.call_soon(_nothing)
+    @property
+    def is_full(self) -> bool:
+        """Whether no slot is free."""
+        return self.running >= int(self.limit)
+
+    def wait_until_idle(self, timeout: float) -> None:
+        """Wait until the tasks that run now have ended, `timeout` seconds at most."""
+        wait(set(self._running), timeout)
+
+    def _note_end(self, future: Future[Any]) -> None:
+        self._running.discard(future)
+        hub = get_event_loop()
+        if hub is not None:
+            hub.call_soon(_nothing)
 
 
 def _nothing() -> None:

@@ -7,7 +7,12 @@ from uuid import UUID
 
 import structlog
 
-from shared.broker import DISPATCH_TASK, STOP_TASK, takes_without_acknowledging
+from shared.broker import (
+    DISPATCH_TASK,
+    HEARTBEAT_TASK,
+    STOP_TASK,
+    takes_without_acknowledging,
+)
 from shared.exceptions import DatabaseUnavailableError
 from workers.dispatcher import run_round
 from workers.stops import work_on_stop
@@ -55,3 +60,8 @@ def register_tasks(app: Celery, process: WorkerProcess) -> None:
             log.warning("database unavailable", error=error.for_operators())
             return DATABASE_AWAY
         return f"sent {done.sent}, released {done.released}, failed {done.failed}"
+
+    # No events: in Flower it would push out what people look for.
+    @app.task(name=HEARTBEAT_TASK, send_events=False, **options)
+    def heartbeat() -> None:
+        """Do nothing: that it begins is what counts (`workers.heartbeat`)."""

@@ -105,7 +105,7 @@ class TestOnABrokerThatGoesAway:
         self, server: FakeServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Or requests that come together wait for one time-out after the other."""
-        monkeypatch.setattr("shared.broker.AWAY", 3600)
+        monkeypatch.setattr("shared.absence.AWAY", 3600)
         broker = broker_at(somewhere())
         server.connected = False
         with pytest.raises(BrokerUnavailableError, match="OperationalError"):

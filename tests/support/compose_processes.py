@@ -192,7 +192,7 @@ class LocalServices:
             "PATH": ":".join(map(str, paths)),
             "HOME": str(self.directory),
             "HOSTNAME": socket.gethostname(),
-            **{key: self._with_hosts(str(value)) for key, value in own.items()},
+            **{key: self._with_hosts(self._in_tmp(name, str(v))) for key, v in own.items()},
         }
 
     def _local(self, name: str, text: str) -> str:
@@ -201,6 +201,14 @@ class LocalServices:
         for inner, outer in self._ports[name].items():
             text = re.sub(rf"(?<!\d){inner}(?!\d)", str(outer), text)
         return text
+
+    def _in_tmp(self, name: str, text: str) -> str:
+        """Put a directory of its own where a service has its own /tmp."""
+        if not text.startswith("/tmp/"):  # noqa: S108 - of a container
+            return text
+        directory = self.directory / f"{name}-tmp"
+        directory.mkdir(exist_ok=True)
+        return str(directory / text.removeprefix("/tmp/"))  # noqa: S108 - as above
 
     def _with_hosts(self, text: str) -> str:
         """Put this machine's ports where other services are named."""

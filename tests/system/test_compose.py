@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -102,12 +104,19 @@ def test_health_checks_pass(local: LocalServices) -> None:
             local.await_health(name)
 
 
-def test_health_checks_of_workers_fail_for_one_that_does_not_answer(local: LocalServices) -> None:
-    nobody = {**local.services["worker"]["environment"], "HOSTNAME": "nobody"}
-    document = {**local.document, "services": {**local.services}}
-    document["services"]["worker"] = {**local.services["worker"], "environment": nobody}
+@pytest.mark.parametrize("name", ["worker", "housekeeping"])
+def test_health_checks_of_workers_fail_without_a_heartbeat(local: LocalServices, name: str) -> None:
+    service = local.services[name]
+    environment = {**service["environment"], "CVMSTOP_HEARTBEAT_FILE": "/tmp/other"}  # noqa: S108 - of a container
+    document = {**local.document, "services": {name: {**service, "environment": environment}}}
     other = LocalServices(document, local.directory, _ports=local._ports)
-    assert not other.is_healthy("worker")
+    file = Path(other._environment(name)["CVMSTOP_HEARTBEAT_FILE"])
+    assert not other.is_healthy(name)
+    file.touch()
+    assert other.is_healthy(name)
+    two_minutes_ago = time.time() - 120
+    os.utime(file, (two_minutes_ago, two_minutes_ago))
+    assert not other.is_healthy(name)
 
 
 def test_flower_asks_for_the_password(local: LocalServices) -> None:
