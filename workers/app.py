@@ -51,6 +51,9 @@ def create_app(settings: BrokerSettings) -> Celery:
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # Redis that is full, or whose disk is, answers with errors: as good as away, and no reason
+        # to end, which is what a worker does without this.
+        broker_channel_error_retry=True,
         # In memory: an interval schedule has nothing to keep, and a file would need a place.
         beat_scheduler="celery.beat:Scheduler",
         beat_schedule={

@@ -245,6 +245,14 @@ class Cluster:
             part.wait_until_ready()
         for machine in self.machines.values():
             machine.behave(**WELL)
+        eventually(self._none_open, timeout=2 * float(SETTINGS["STOP_DEADLINE"]))
+
+    def _none_open(self) -> bool:
+        with self.connect() as connection:
+            [(found,)] = connection.execute(
+                "SELECT count(*) FROM stop_tasks WHERE finished_at IS NULL"
+            )
+        return not found
 
     def add_part(self, name: str, like: str, environment: Mapping[str, str]) -> Part:
         """Add a process like another one, with more in its environment; it is not started."""

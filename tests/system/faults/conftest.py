@@ -9,22 +9,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.faults import leaks
+from shared.settings import Settings
+from tests.support import leaks
 from tests.system.faults.cluster import Cluster
-from tests.system.faults.run import Run, assert_nothing_lost, settling_time
+from tests.system.faults.recovery import Recovery
+from tests.system.faults.run import Report, Run, assert_nothing_lost, settling_time
 from tests.system.faults.small_disk import may_mount
+from tests.system.faults.summary import summary
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.system.faults.run import Report
 
 SPARE = 1.5
 """CVMs for each stop of a run: most are asked for once, some again."""
 
-REPORTS = pytest.StashKey[list["Report"]]()
-SETTLING = pytest.StashKey[float]()
+REPORTS = pytest.StashKey[list[Report]]()
+RECOVERIES = pytest.StashKey[list[Recovery]]()
+SETTINGS = pytest.StashKey[Settings]()
 MAY_MOUNT = pytest.StashKey[bool]()
 SEED = pytest.StashKey[int]()
 
@@ -38,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "small_disk: mounts a file system of its own")
     config.stash[REPORTS] = []
+    config.stash[RECOVERIES] = []
     with tempfile.TemporaryDirectory() as directory:
         config.stash[MAY_MOUNT] = may_mount(Path(directory) / "tried")
     seed: int | None = config.getoption("--faults-seed")
@@ -58,7 +62,7 @@ def whole_cluster(
 ) -> Iterator[Cluster]:
     cvms = int(pytestconfig.getoption("--stops") * SPARE)
     with Cluster(tmp_path_factory.mktemp("cluster"), cvms=cvms) as cluster:
-        pytestconfig.stash[SETTLING] = settling_time(cluster.settings())
+        pytestconfig.stash[SETTINGS] = cluster.settings()
         yield cluster
         cluster.make_well()
         logs = [*(cluster.directory / "logs").iterdir(), *cluster.directory.glob("*.jsonl")]
@@ -83,6 +87,12 @@ def seed(pytestconfig: pytest.Config) -> int:
 
 
 @pytest.fixture
+def recoveries(pytestconfig: pytest.Config) -> list[Recovery]:
+    """Give the list of what was measured, which is printed at the end."""
+    return pytestconfig.stash[RECOVERIES]
+
+
+@pytest.fixture
 def new_run(
     pytestconfig: pytest.Config, cluster: Cluster, seed: int
 ) -> Iterator[Callable[[str], Run]]:
@@ -102,26 +112,13 @@ def new_run(
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    reports = config.stash[REPORTS]
-    if not reports:
-        return
-    say = terminalreporter.write_line
-    terminalreporter.section(
-        f"faults: seed {config.stash[SEED]}, settling time at most {config.stash[SETTLING]:g} s"
-    )
-    for report in reports:
-        say(f"{report.name}: {report.judgement.line()}  ({report.seconds:.0f} s)")
-        for fault, seconds in report.recovery.items():
-            say(f"    {fault}: last stop that was open at its end ended {seconds:.1f} s later")
-        if report.own_ends:
-            say(f"    ended by themselves and were started again: {report.own_ends}")
-        answers = ", ".join(f"{count} x {kind}" for kind, count in sorted(report.answers.items()))
-        say(f"    answers: {answers}")
-        for note in report.notes:
-            say(f"    {note}")
+    if SETTINGS in config.stash:
+        settings = config.stash[SETTINGS]
+        terminalreporter.section(
+            f"faults: seed {config.stash[SEED]},"
+            f" settling time at most {settling_time(settings):g} s"
+        )
+        for line in summary(config.stash[REPORTS], config.stash[RECOVERIES], settings):
+            terminalreporter.write_line(line)
     if not config.stash[MAY_MOUNT]:
-        say("not tried: full disks; this machine lets nobody mount a file system")
-    lost = sum(report.judgement.lost + report.judgement.open for report in reports)
-    broken = sum(len(report.judgement.broken) for report in reports)
-    stops = sum(report.judgement.accepted for report in reports)
-    say(f"{len(reports)} runs, {stops} stops: lost {lost}, broken invariants {broken}")
+        terminalreporter.write_line("not tried: full disks; nobody may mount a file system here")

@@ -140,10 +140,11 @@ def broker_connections_cut(cluster: Cluster, _: random.Random) -> None:
 
 
 def broker_full(cluster: Cluster, _: random.Random) -> None:
-    """Give the broker no room for anything new."""
+    """Give the broker no room for anything new, and cut who is connected."""
     cluster.parts["valkey"].wait_until_ready()
     with cluster.broker() as client:
         client.config_set("maxmemory", 1)
+        client.client_kill_filter(_type="normal", skipme=True)
         time.sleep(MOMENT)
         client.config_set("maxmemory", 0)
 
@@ -201,6 +202,7 @@ def host_killed(cluster: Cluster, chance: random.Random) -> None:
     part.kill()
     time.sleep(MOMENT)
     part.start()
+    part.wait_until_ready()
 
 
 def host_behaves(seconds: float = MOMENT, **behaviour: Any) -> Fault:
@@ -358,3 +360,17 @@ ALL_FAULTS = {
     **DISPATCHER_FAULTS,
     **HOST_FAULTS,
 }
+
+STRIKES_AT_A_PLACE = {
+    *(name for name, fault in WORKER_FAULTS.items() if fault is not WORKER_FAULTS["worker killed"]),
+    "API killed after the commit",
+    "dispatcher killed before sending",
+}
+"""By a failpoint: somebody must come by afterwards."""
+
+LOSES_ONLY_A_MESSAGE = {"worker killed before the claim"}
+"""Of the faults of workers: nothing had been claimed by the message's turn."""
+
+OF_THE_BROKER = {*BROKER_FAULTS, "broker's disk full"}
+
+OF_THE_DATABASE = {*DATABASE_FAULTS, "database's disk full"}

@@ -164,18 +164,3 @@ def _log(machine: Machine, offset: int) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return entries
-
-
-def recovery_times(
-    connection: psycopg.Connection[tuple[Any, ...]], ends: dict[str, datetime]
-) -> dict[str, float]:
-    """Give for each fault the seconds from its end to the end of the last stop open at its end."""
-    times = {}
-    for fault, end in ends.items():
-        [(seconds,)] = connection.execute(
-            "SELECT extract(epoch FROM max(finished_at) - %(end)s)::float FROM stop_tasks"
-            " WHERE accepted_at <= %(end)s AND finished_at > %(end)s",
-            {"end": end},
-        )
-        times[fault] = seconds or 0.0
-    return times

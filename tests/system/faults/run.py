@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tests.system.faults.clients import Clients
-from tests.system.faults.judgement import Judgement, judge, recovery_times
+from tests.system.faults.judgement import Judgement, judge
 from tests.system.faults.machines import WELL
 from tests.system.faults.observer import Observer
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from shared.settings import Settings
     from tests.system.faults.cluster import Cluster
@@ -42,8 +42,8 @@ class Report:
 
     name: str
     judgement: Judgement
-    recovery: dict[str, float]
-    """Seconds from each fault's end to the end of the last stop that was open then."""
+    faults: tuple[str, ...]
+    """What was brought on, in order."""
     seconds: float
     own_ends: dict[str, int]
     """Processes that ended though nobody made them, and were started again."""
@@ -74,7 +74,7 @@ class Run:
         self._seed = seed
         self.began: datetime | None = None
         """When clients began to post."""
-        self._fault_ends: dict[str, datetime] = {}
+        self._faults: list[str] = []
         self._report: Report | None = None
 
     @property
@@ -108,12 +108,11 @@ class Run:
             self._wait_until_ended()
         with cluster.connect() as connection:
             judgement = judge(connection, machines, clients.answers, observer, offsets)
-            recovery = recovery_times(connection, self._fault_ends)
         judgement.broken += clients.problems
         self._report = Report(
             name=self.name,
             judgement=judgement,
-            recovery=recovery,
+            faults=tuple(self._faults),
             seconds=time.monotonic() - began,
             own_ends={
                 part.name: part.own_ends - before[part.name]
@@ -123,11 +122,9 @@ class Run:
             answers=clients.statuses,
         )
 
-    @contextmanager
-    def fault(self, name: str) -> Iterator[None]:
-        """Note when a fault that the block brings and mends is over."""
-        yield
-        self._fault_ends[name] = datetime.now(UTC)
+    def note(self, fault: str) -> None:
+        """Take note of a fault that is brought on, for the report."""
+        self._faults.append(fault)
 
     def _wait_until_ended(self) -> None:
         """Wait until no stop is open, for the settling time at most; who is late is judged."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from collections import Counter
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import httpx
 
 from tests.support.waiting import eventually
 from tests.system.faults.run import settling_time
 
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import httpx
+    from collections.abc import Iterator, Sequence
 
     from shared.models.inventory import CvmRecord
     from tests.system.faults.cluster import Cluster
@@ -77,6 +79,21 @@ class Scenario:
                     self._note(answer)
         assert answer is not None
         return answer
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Post the batches from another thread, as often as it takes, until they are accepted."""
+
+        def ask() -> None:
+            while True:
+                with suppress(httpx.TransportError):
+                    if self.ask().status_code == 200:
+                        return
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        yield
+        thread.join()
 
     def accept(self) -> None:
         """Post the batches; every CVM must be taken."""

@@ -5,16 +5,20 @@ Deselected, and said so at the end, where the machine lets nobody mount a file s
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.waiting import eventually
+from tests.system.faults.cluster import WORKERS
 from tests.system.faults.scenario import Scenario
 
 
 if TYPE_CHECKING:
     from tests.system.faults.cluster import Cluster
+
+CONSUMERS = (*WORKERS, "dispatcher", "beat")
 
 pytestmark = pytest.mark.small_disk
 
@@ -41,11 +45,23 @@ def test_of_postgresql(cluster: Cluster) -> None:
 
 
 def test_of_the_broker(cluster: Cluster) -> None:
-    """Requests are accepted all the same, and carried out once there is room again."""
+    """Requests are accepted all the same, and carried out once there is room again.
+
+    What the broker answers meanwhile ends no consumer.
+    """
+    pids = {name: cluster.parts[name].pid for name in CONSUMERS}
     cluster.broker_disk.fill()
     try:
         scenario = Scenario(cluster, 50)
         scenario.accept()
+        refused = "MISCONF"
+        for name in WORKERS:
+            eventually(partial(_has_logged, cluster, name, refused))
     finally:
         cluster.broker_disk.empty()
     scenario.assert_all_stopped()
+    assert {name: cluster.parts[name].pid for name in CONSUMERS} == pids
+
+
+def _has_logged(cluster: Cluster, name: str, words: str) -> bool:
+    return words in cluster.parts[name].log()

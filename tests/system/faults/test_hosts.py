@@ -85,7 +85,7 @@ def test_certificate_expired(cluster: Cluster) -> None:
     scenario.assert_all_stopped()
 
 
-@pytest.mark.parametrize("undone_after", [0.0, 0.3])
+@pytest.mark.parametrize("undone_after", [0.0, 0.1])
 def test_machine_comes_back_after_the_force_stop(cluster: Cluster, undone_after: float) -> None:
     """The host says yes, and starts the VM again: it is force stopped again until it is down."""
     host = cluster.machines["host-3"]

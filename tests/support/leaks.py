@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
@@ -10,7 +10,6 @@ from psycopg import sql
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
-    from typing import Any
 
     import psycopg
     from redis import Redis
@@ -48,8 +47,24 @@ def in_messages(secrets: Mapping[str, str], broker: Redis) -> list[str]:
     """Give a sentence for each secret in the name or the value of a key of the broker's."""
     found = []
     for key in broker.scan_iter():
-        value = key + (broker.dump(key) or b"")
-        found += [
-            f"{name} is in {key!r}" for name, secret in secrets.items() if secret.encode() in value
-        ]
+        value = f"{key!r} {_value(broker, key)!r}"
+        found += [f"{name} is in {key!r}" for name, secret in secrets.items() if secret in value]
     return found
+
+
+def _value(broker: Redis, key: Any) -> object:
+    """Read a key, whatever it is; what DUMP gives may be compressed."""
+    match broker.type(key):
+        case b"string":
+            return broker.get(key)
+        case b"list":
+            return broker.lrange(key, 0, -1)
+        case b"set":
+            return broker.smembers(key)
+        case b"hash":
+            return broker.hgetall(key)
+        case b"zset":
+            return broker.zrange(key, 0, -1)
+        case kind:
+            msg = f"a key of type {kind!r}: who wrote that?"
+            raise AssertionError(msg)
