@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz check audit lock clean
+.PHONY: help setup demo test fuzz faults soak unprotected resilience check audit lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -24,11 +24,24 @@ $(STAMP): requirements-dev.txt pyproject.toml
 demo: setup ## Start a whole stack, stop 150 CVMs on three hosts, show what failed and why (KEEP=1 leaves it up)
 	@$(BIN)/cvmstop demo $(if $(KEEP),--keep)
 
-test: setup ## Run every test on real PostgreSQL, Valkey, workers and HTTP
+test: setup ## Run the tests, on real PostgreSQL, Valkey, workers and HTTP
 	@$(BIN)/pytest
 
 fuzz: setup ## At least 20,000 requests made up from the OpenAPI document (SEED=N repeats a run, CASES=N)
 	@$(BIN)/pytest tests/api/fuzz $(if $(SEED),--fuzz-seed=$(SEED)) $(if $(CASES),--fuzz-cases=$(CASES))
+
+faults: setup ## Break every part in the middle of work: 2,000 stops a run (SEED=N repeats a run)
+	@$(BIN)/pytest tests/system/faults $(if $(SEED),--faults-seed=$(SEED))
+
+soak: setup ## The same with 20,000 stops a run: hours
+	@$(BIN)/pytest tests/system/faults/test_runs.py tests/system/faults/test_upgrade.py --stops=20000 $(if $(SEED),--faults-seed=$(SEED))
+
+unprotected: setup ## Take each protection out of a copy, and show the test that goes red (ONLY=words)
+	@$(BIN)/python -m tests.system.faults.unprotected $(if $(ONLY),--only="$(ONLY)")
+
+resilience: setup ## Measure one black hole among ten hosts, and 50 clients for a minute
+	@$(BIN)/python -m bench.bulkhead
+	@$(BIN)/python -m bench.overload
 
 check: setup ## Format, lint, types, layers, compose file, pinned set
 	@$(BIN)/ruff format --check .
