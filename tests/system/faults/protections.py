@@ -157,19 +157,19 @@ PROTECTIONS = (
     Protection(
         "broker restarted empty",
         "what was sent and not claimed is sent again",
-        f"{HERE}test_broker_away.py::test_consumers_carry_on_by_themselves[broker restarted empty]",
+        f"{HERE}test_recovery.py::test_recovers[broker restarted empty]",
         (RESEND,),
     ),
     Protection(
         "broker restarted empty",
         "messages are taken without acknowledgement, no more than there are slots",
-        f"{HERE}test_broker_away.py::test_consumers_carry_on_by_themselves[broker restarted empty]",
+        f"{HERE}test_recovery.py::test_recovers[broker restarted empty]",
         ACKNOWLEDGE,
     ),
     Protection(
         "broker flushed",
         "what was sent and not claimed is sent again",
-        f"{HERE}test_broker_away.py::test_consumers_carry_on_by_themselves[broker flushed]",
+        f"{HERE}test_recovery.py::test_recovers[broker flushed]",
         (RESEND,),
     ),
     Protection(

@@ -1,7 +1,6 @@
-"""The broker dies, forgets, hangs, is full, or says what it has said before.
+"""The broker dies, hangs, is full, cuts everybody off, or says what it has said before.
 
-In each case requests are accepted meanwhile, within a bound; workers consume again by themselves
-(the same processes, without anybody starting them again); and nothing is lost.
+`test_recovery.py` has what workers do then; this is what requests meet, and two special cases.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.system.faults.cluster import Cluster
-    from tests.system.faults.faults import Fault
 
 CONSUMERS = ("worker-1", "worker-2", "dispatcher", "beat")
 
@@ -35,35 +33,6 @@ def chance(seed: int) -> random.Random:
     from random import Random  # noqa: PLC0415 - the name would hide the type's
 
     return Random(seed)  # noqa: S311 - chooses whom to strike
-
-
-@pytest.fixture
-def slow_hosts(cluster: Cluster) -> None:
-    """Make turns last long enough to be in the middle of."""
-    for machine in cluster.machines.values():
-        machine.behave(stop_seconds=1.5)
-
-
-@pytest.mark.usefixtures("slow_hosts")
-@pytest.mark.parametrize("fault", faults.BROKER_FAULTS.values(), ids=faults.BROKER_FAULTS.keys())
-def test_consumers_carry_on_by_themselves(
-    cluster: Cluster, chance: random.Random, fault: Fault
-) -> None:
-    """Strike with turns under way, free slots, and messages waiting."""
-    pids = {name: cluster.parts[name].pid for name in CONSUMERS}
-    scenario = Scenario(cluster, 40)
-    scenario.accept()
-    scenario.wait_until_some("stopping", 5)
-    fault(cluster, chance)
-    scenario.assert_all_stopped()
-    # And not only what was in the middle of it: also what comes afterwards.
-    for machine in cluster.machines.values():
-        machine.behave(stop_seconds=0.1)
-    afterwards = Scenario(cluster, 20)
-    afterwards.accept()
-    afterwards.assert_all_stopped()
-    assert {name: cluster.parts[name].pid for name in CONSUMERS} == pids
-    assert not [name for name in CONSUMERS if cluster.parts[name].own_ends]
 
 
 def _frozen(cluster: Cluster) -> Callable[[], None]:
