@@ -142,6 +142,7 @@ def test_one_whose_slots_are_all_taken_goes_on(
     ):
         send(valkey, stops)
         eventually(lambda: outcomes(yard) == ["running"] * 2)
+        eventually(file.exists)
         began = file.stat().st_mtime
         worker.require_alive(seconds=2 * TIMEOUT)
         assert file.stat().st_mtime > began + TIMEOUT  # it counts as healthy all the while
