@@ -157,7 +157,7 @@ PROTECTIONS = (
     Protection(
         "broker restarted empty",
         "what was sent and not claimed is sent again",
-        f"{HERE}test_recovery.py::test_recovers[broker restarted empty]",
+        f"{HERE}test_broker_away.py::test_messages_are_lost[broker restarted empty]",
         (RESEND,),
     ),
     Protection(
@@ -169,7 +169,7 @@ PROTECTIONS = (
     Protection(
         "broker flushed",
         "what was sent and not claimed is sent again",
-        f"{HERE}test_recovery.py::test_recovers[broker flushed]",
+        f"{HERE}test_broker_away.py::test_messages_are_lost[broker flushed]",
         (RESEND,),
     ),
     Protection(

@@ -13,6 +13,7 @@ import pytest
 from shared.broker import STOPS_QUEUE
 from tests.support.waiting import eventually
 from tests.system.faults import faults
+from tests.system.faults.cluster import WORKERS
 from tests.system.faults.scenario import Scenario
 
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.system.faults.cluster import Cluster
 
-CONSUMERS = ("worker-1", "worker-2", "dispatcher", "beat")
+CONSUMERS = (*WORKERS, "dispatcher", "beat")
 
 ANSWER_BOUND = 2.0
 """Seconds within which a batch is accepted with the broker away: the design says about one."""
@@ -81,6 +82,20 @@ def test_accepts_meanwhile(
         assert {row["state"] for row in scenario.rows()} == {"scheduled"}
     finally:
         mend()
+    scenario.assert_all_stopped()
+
+
+@pytest.mark.parametrize("fault", ["broker restarted empty", "broker flushed"])
+def test_messages_are_lost(cluster: Cluster, chance: random.Random, fault: str) -> None:
+    """Every message of the stops is lost before a worker could take it."""
+    workers = [cluster.parts[name] for name in WORKERS]
+    for part in workers:
+        part.freeze()
+    scenario = Scenario(cluster, 10)
+    scenario.accept()
+    faults.BROKER_FAULTS[fault](cluster, chance)
+    for part in workers:
+        part.thaw()
     scenario.assert_all_stopped()
 
 

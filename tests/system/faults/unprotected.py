@@ -51,6 +51,7 @@ def without(protection: Protection, tree: Path) -> Seen:
             env={
                 **os.environ,
                 "PYTHONPATH": str(tree),
+                "PYTHONDONTWRITEBYTECODE": "1",  # files change within a second
                 "CVMSTOP_FAULTS_STOP_DEADLINE": DEADLINE,
                 "PYTEST_ADDOPTS": "-p no:randomly -p no:cacheprovider --stops=300",
             },
