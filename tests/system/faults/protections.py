@@ -197,8 +197,13 @@ PROTECTIONS = (
         (
             Change(
                 "shared/broker.py",
-                '        "socket_timeout": settings.broker_timeout,\n        "socket_keep',
-                '        "socket_keep',
+                """        "socket_timeout": settings.broker_timeout,
+        "socket_keepalive": True,
+        "max_retries": 0,
+""",
+                """        "socket_keepalive": True,
+        "max_retries": 0,
+""",
             ),
         ),
     ),
