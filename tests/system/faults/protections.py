@@ -210,7 +210,7 @@ PROTECTIONS = (
     Protection(
         "messages return from the dead, or come many times",
         "a claim wants a stop that waits",
-        f"{HERE}test_broker_away.py::test_messages_return_from_the_dead",
+        f"{HERE}test_broker_away.py::test_messages_come_many_times",
         (
             Change(
                 "shared/storage/claims.py",
@@ -348,6 +348,11 @@ PROTECTIONS = (
         "a force stop without an answer may have been carried out: the host is asked again",
         f"{UNWELL_HOST}[hangs after a force stop]",
         (
+            Change(
+                "workers/turns.py",
+                "            if error.fate is Fate.UNREACHABLE:\n",
+                "            if error.fate in {Fate.UNREACHABLE, Fate.UNKNOWN}:\n",
+            ),
             Change(
                 "shared/models/decisions.py",
                 "failure.fate is Fate.FINAL or",

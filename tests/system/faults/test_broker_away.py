@@ -99,6 +99,21 @@ def test_messages_are_lost(cluster: Cluster, chance: random.Random, fault: str) 
     scenario.assert_all_stopped()
 
 
+def test_messages_come_many_times(cluster: Cluster) -> None:
+    """Each stop is claimed once, although its message comes six times while its turn lasts."""
+    for machine in cluster.machines.values():
+        machine.behave(blocking_stop_seconds=2)
+    scenario = Scenario(cluster, 10)
+    scenario.accept()
+    scenario.wait_until("stopping")
+    cluster.send_again([row["id"] for row in scenario.rows()] * 5)
+    with cluster.broker() as client:
+        eventually(lambda: client.llen(STOPS_QUEUE) == 0)
+    scenario.assert_all_stopped()
+    assert scenario.outcomes() == {"succeeded": 10}
+    assert set(scenario.asked().values()) == {1}
+
+
 def test_messages_return_from_the_dead(cluster: Cluster) -> None:
     """Messages of stops that have ended change nothing: no new turn, no question to a host."""
     scenario = Scenario(cluster, 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -101,10 +102,18 @@ def test_turns_under_way_are_settled_afterwards(
     scenario.wait_until("stopping", "confirming", "succeeded")
     mend = strike(cluster)
     try:
-        # The VMs go down meanwhile, and workers see it.
+        # The VMs are told to stop meanwhile, and the turns end.
         eventually(lambda: len(scenario.asked()) == len(scenario.cvms))
+        eventually(lambda: _nobody_asks(scenario))
     finally:
         mend()
     scenario.assert_all_stopped()
     assert "lease_expired" not in scenario.outcomes()
     assert {name: cluster.parts[name].pid for name in CONSUMERS} == pids
+
+
+def _nobody_asks(scenario: Scenario) -> bool:
+    """Whether hosts were asked nothing for three intervals between two looks of a turn."""
+    before = scenario.asked("GetInfo")
+    time.sleep(3 * scenario.cluster.settings().look_interval)
+    return scenario.asked("GetInfo") == before
