@@ -47,6 +47,8 @@ def test_nothing_succeeds_before_the_host_says_so(
     assert "failed" not in {row["state"] for row in scenario.rows()}
     host.behave(**WELL)
     scenario.assert_all_stopped()
+    # Each turn had an end of its own, before its lease.
+    assert "lease_expired" not in scenario.outcomes()
     assert host.state()["stop_vm"]["max"] <= 16
 
 
