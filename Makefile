@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+RUNS := tests/system/faults/test_runs.py tests/system/faults/test_upgrade.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz faults soak unprotected resilience check audit lock clean
+.PHONY: help setup demo test fuzz faults faults-one-by-one faults-in-runs soak unprotected resilience check audit lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -30,11 +31,18 @@ test: setup ## Run the tests, on real PostgreSQL, Valkey, workers and HTTP
 fuzz: setup ## At least 20,000 requests made up from the OpenAPI document (SEED=N repeats a run, CASES=N)
 	@$(BIN)/pytest tests/api/fuzz $(if $(SEED),--fuzz-seed=$(SEED)) $(if $(CASES),--fuzz-cases=$(CASES))
 
+# Side by side, each with a cluster of its own: one mostly waits, the other mostly computes.
 faults: setup ## Break every part in the middle of work: 2,000 stops a run (SEED=N repeats a run)
-	@$(BIN)/pytest tests/system/faults $(if $(SEED),--faults-seed=$(SEED))
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target faults-one-by-one faults-in-runs
+
+faults-one-by-one: setup
+	@$(BIN)/pytest tests/system/faults --ignore-glob='*/test_runs.py' --ignore-glob='*/test_upgrade.py' $(if $(SEED),--faults-seed=$(SEED))
+
+faults-in-runs: setup
+	@$(BIN)/pytest $(RUNS) $(if $(SEED),--faults-seed=$(SEED))
 
 soak: setup ## The same with 20,000 stops a run: hours
-	@$(BIN)/pytest tests/system/faults/test_runs.py tests/system/faults/test_upgrade.py --stops=20000 $(if $(SEED),--faults-seed=$(SEED))
+	@$(BIN)/pytest $(RUNS) --stops=20000 $(if $(SEED),--faults-seed=$(SEED))
 
 unprotected: setup ## Take each protection out of a copy, and show the test that goes red (ONLY=words)
 	@$(BIN)/python -m tests.system.faults.unprotected $(if $(ONLY),--only="$(ONLY)")

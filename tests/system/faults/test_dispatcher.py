@@ -1,4 +1,4 @@
-"""The dispatcher dies, has company, or does not know what time it is."""
+"""The dispatcher dies, or does not know what time it is; beat stands still."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from tests.system.faults.scenario import Scenario
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.system.faults.cluster import Cluster
-    from tests.system.faults.run import Run
 
 WRONG_CLOCK = "tests.system.faults.clock_that_is_wrong"
 
@@ -37,26 +34,6 @@ def test_killed_before_sending(cluster: Cluster) -> None:
         cluster.parts[name].thaw()
     dead.start()
     scenario.assert_all_stopped()
-
-
-@pytest.mark.parametrize("count", [2, 4])
-def test_several_at_once(cluster: Cluster, new_run: Callable[[str], Run], count: int) -> None:
-    """They share the work: every stop is taken by one of them a time."""
-    names = [f"dispatcher-{number}" for number in range(2, count + 1)]
-    for name in names:
-        cluster.add_part(name, "dispatcher", {}).start()
-    try:
-        for name in names:
-            cluster.parts[name].wait_until_ready()
-        run = new_run(f"{count} dispatchers")
-        with run.running() as clients, cluster.broker() as broker:
-            while clients.accepted < run.stops:
-                clients.wait_for(min(clients.accepted + run.stops // 10, run.stops))
-                broker.flushall()  # so that all of it is theirs to send
-    finally:
-        for name in names:
-            cluster.remove_part(name)
-    assert run.report.judgement.states.keys() == {"succeeded"}
 
 
 @pytest.mark.parametrize("hours", [1, -1])

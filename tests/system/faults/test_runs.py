@@ -13,6 +13,7 @@ from tests.system.faults import faults
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.system.faults.cluster import Cluster
     from tests.system.faults.faults import Fault
     from tests.system.faults.run import Run
 
@@ -56,6 +57,26 @@ def test_messages_many_times_over(new_run: Callable[[str], Run], seed: int) -> N
     chance = random.Random(seed)  # noqa: S311 - shuffles
     with faults.scrambled_messages(run.cluster, chance), run.running():
         pass
+    assert run.report.judgement.states.keys() == {"succeeded"}
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_dispatchers(cluster: Cluster, new_run: Callable[[str], Run], count: int) -> None:
+    """They share the work: every stop is taken by one of them a time."""
+    names = [f"dispatcher-{number}" for number in range(2, count + 1)]
+    for name in names:
+        cluster.add_part(name, "dispatcher", {}).start()
+    try:
+        for name in names:
+            cluster.parts[name].wait_until_ready()
+        run = new_run(f"{count} dispatchers")
+        with run.running() as clients, cluster.broker() as broker:
+            while clients.accepted < run.stops:
+                clients.wait_for(min(clients.accepted + run.stops // 10, run.stops))
+                broker.flushall()  # so that all of it is theirs to send
+    finally:
+        for name in names:
+            cluster.remove_part(name)
     assert run.report.judgement.states.keys() == {"succeeded"}
 
 
