@@ -28,6 +28,8 @@ class Protection:
 
 HERE = "tests/system/faults/"
 
+LIVENESS = "tests/system/test_liveness.py"
+
 UNWELL_HOST = f"{HERE}test_hosts.py::test_nothing_succeeds_before_the_host_says_so"
 
 RESEND = Change(
@@ -280,6 +282,30 @@ PROTECTIONS = (
         (NO_WAKE_ON_FAILURE,),
     ),
     Protection(
+        "broker's disk full",
+        "an error that the broker answers is a lost connection",
+        f"{HERE}test_disk_full.py::test_of_the_broker",
+        (
+            Change(
+                "workers/app.py",
+                "broker_channel_error_retry=True",
+                "broker_channel_error_retry=False",
+            ),
+        ),
+    ),
+    Protection(
+        "worker that lives and takes no messages",
+        "a worker judges itself by the messages that come through",
+        f"{LIVENESS}::test_one_that_consumes_no_more_lets_its_turns_end_and_then_ends",
+        (
+            Change(
+                "workers/heartbeat.py",
+                "            self._give_up()\n            return\n",
+                "            return\n",
+            ),
+        ),
+    ),
+    Protection(
         "dispatcher killed before sending",
         "what was sent and not claimed is sent again",
         f"{HERE}test_dispatcher.py::test_killed_before_sending",
@@ -288,7 +314,8 @@ PROTECTIONS = (
     Protection(
         "two dispatchers at once",
         "a row that another one is taking is passed over",
-        "tests/workers/test_dispatcher.py",
+        "tests/workers/test_dispatcher.py"
+        "::TestSending::test_what_another_dispatcher_is_taking_is_passed_over",
         (
             Change(
                 "shared/storage/dispatch.py",
