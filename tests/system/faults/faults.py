@@ -106,6 +106,7 @@ def broker_restarted_empty(cluster: Cluster, _: random.Random) -> None:
     part = cluster.parts["valkey"]
     part.kill()
     shutil.rmtree(cluster.broker_disk.path / "valkey" / "appendonlydir")
+    time.sleep(MOMENT)
     part.start()
 
 

@@ -15,7 +15,6 @@ from tests.system.faults.observer import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from shared.settings import Settings
     from tests.system.faults.cluster import Cluster
@@ -72,8 +71,6 @@ class Run:
         self.name = name
         self.stops = stops
         self._seed = seed
-        self.began: datetime | None = None
-        """When clients began to post."""
         self._faults: list[str] = []
         self._report: Report | None = None
 
@@ -99,7 +96,6 @@ class Run:
         }
         before = {part.name: part.own_ends for part in cluster.parts.values()}
         with Observer(cluster) as observer:
-            self.began = observer.began
             with Clients(
                 cluster, wanted=self.stops, count_open=lambda: observer.open, seed=self._seed
             ) as clients:

@@ -146,7 +146,7 @@ def test_connections_cut_over_and_over(cluster: Cluster, chance: random.Random) 
         return len(waiting) >= 3
 
     for _ in range(10):
-        cluster.send_again(ids * 10)
+        cluster.send_again(ids * 40)  # more than can be taken before the cut
         faults.broker_connections_cut(cluster, chance)
         eventually(workers_wait_for_messages)
     scenario.assert_all_stopped()
