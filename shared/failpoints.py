@@ -52,7 +52,7 @@ SIGNALS = {Action.KILL: signal.SIGKILL, Action.FREEZE: signal.SIGSTOP}
 def reach(place: Failpoint) -> None:
     """Come by a place; do there what is armed, if anything is."""
     directory = os.environ.get(VARIABLE)
-    if directory is None:
+    if not directory:
         return
     armed = Path(directory) / place
     struck = armed.with_name(f"{place}.struck-{os.getpid()}")

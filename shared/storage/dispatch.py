@@ -188,7 +188,9 @@ _TAKE_NEXT = _marking_sent(
         is_waiting(StopTask.state),
         StopTask.due_at <= now,
     )
-    .order_by(StopTask.sent_at.nulls_first(), StopTask.due_at)
+    # PostgreSQL's greatest() passes over nulls: a stop that was never sent has waited since it was
+    # due. Were those to come first, turns that end undecided would hand the place to each other.
+    .order_by(func.greatest(StopTask.due_at, StopTask.sent_at))
     .limit(bindparam("places", type_=Integer))
     .with_for_update(skip_locked=True, key_share=True)
     .cte("picked")
@@ -200,8 +202,9 @@ def take_next_of_host(connection: Connection, vm_host_id: UUID, *, limit: int) -
 
     One for each turn that ends keeps a host at its cap for as long as it has stops waiting.
 
-    Those sent longest ago come first: their messages were refused at the cap. Rows that another
-    ending turn is just taking are passed over, so that each wakes another one.
+    Who has waited longest comes first, since it was due or since its last message, which was refused
+    at the cap. Rows that another ending turn is just taking are passed over, so that each wakes
+    another one.
     """
     rows = connection.execute(_TAKE_NEXT, {"host": vm_host_id, "places": limit})
     return _due_stops(rows)

@@ -280,6 +280,21 @@ class TestWaking:
         ids = [stop.stop_task_id for each in woken if each for stop in each.wake]
         assert len(set(ids)) == 2
 
+    def test_turns_without_end_do_not_keep_others_from_theirs(self, yard: Yard) -> None:
+        """Ten VMs stop for ever on a host with two places: an eleventh is tried all the same."""
+        *endless, patient = yard.accept(11, cap=2)
+        alter(yard, patient, "sent_at = now(), due_at = now()")  # it came last, and was refused
+        claims = [got(yard, task) for task in endless[:2]]
+        tried: list[UUID] = []
+        while patient not in tried:
+            settled = settle(yard, claims.pop(0), NOT_YET)
+            assert settled is not None
+            assert len(tried) < 2 * len(endless), "it has waited longest, and is not tried"
+            tried += [stop.stop_task_id for stop in settled.wake]
+            claims += [got(yard, stop.stop_task_id) for stop in settled.wake]
+            for task in endless:  # the time that a confirmation waits passes at once
+                alter(yard, task, "due_at = least(due_at, now())")
+
     def test_nobody_is_woken_on_a_host_that_does_not_answer(self, yard: Yard) -> None:
         tasks = yard.accept(3, cap=1)
         settled = settle(yard, got(yard, tasks[0]), failure(Fate.UNREACHABLE))
