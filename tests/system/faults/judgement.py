@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from tests.system.faults.findings import (
+    STOPS,
+    TURNS,
+    Stop,
+    Turn,
+    changed_since,
+    force_stops_outside,
+    successes_nobody_saw,
+    wrong_answers,
+    wrong_rows,
+)
 from tests.system.faults.machines import CAP
 
 
@@ -20,8 +30,8 @@ if TYPE_CHECKING:
     from tests.system.faults.machines import Machine
     from tests.system.faults.observer import Observer
 
-DOWN = {"stopped", "absent"}
-"""What a host must have reported for a stop to have succeeded (I5)."""
+LEAST_LOOKS = 10
+"""How often the rows must have been looked at, for that to be worth something."""
 
 
 @dataclass(kw_only=True)
@@ -74,85 +84,39 @@ def judge(
     offsets
         Size in bytes of each host's log when the run began, by its name.
     """
-    broken = sorted(observer.problems)
-    by_batch = {answer.batch_id: answer.body for answer in answers}
-    rows = connection.execute(
-        "SELECT id::text, batch_id::text, state, attempt, finished_at, error_code, error_message,"
-        " vm_uuid, accepted_at FROM stop_tasks WHERE accepted_at >= %s",
-        [observer.began],
-    ).fetchall()
-    found = Counter(row[1] for row in rows)
-    lost = sum(max(0, body["stopped"] - found[batch]) for batch, body in by_batch.items())
-    broken += _sums_that_do_not_add_up(answers)
-    if unknown := sum(found[batch] for batch in found if batch not in by_batch):
-        broken.append(f"{unknown} stops are in no answer that anybody got")
-    for row in rows:
-        seen = observer.ended.get(row[0])
-        if seen is not None and seen != (*row[2:7],):
-            broken.append(f"I4: stop {row[0]} ended as {seen[0]} and has changed since")
-    logs = {machine.name: _log(machine, offsets[machine.name]) for machine in machines}
-    entries = [entry for log in logs.values() for entry in log]
-    broken += _successes_nobody_saw(rows, entries)
+    machines = list(machines)
+    stops = [Stop(*row) for row in connection.execute(STOPS, {"since": observer.began})]
+    turns = [Turn(*row) for row in connection.execute(TURNS, {"since": observer.began})]
+    entries = [entry for machine in machines for entry in host_log(machine, offsets[machine.name])]
+    by_batch = {answer.batch_id: answer for answer in answers}
+    found = Counter(stop.batch_id for stop in stops)
+    broken = [
+        *sorted(observer.problems),
+        *wrong_answers(answers),
+        *wrong_rows(stops, by_batch),
+        *changed_since(stops, observer.ended),
+        *successes_nobody_saw(stops, entries),
+    ]
+    if observer.looks < LEAST_LOOKS:
+        broken.append(f"the rows were looked at {observer.looks} times only")
     for machine in machines:
         at_once = machine.state()["stop_vm"]["max"]
         if at_once > CAP:
             broken.append(f"cap: {machine.name} saw {at_once} force stops at once")
-    [(running,)] = connection.execute(
-        "SELECT count(*) FROM stop_attempts JOIN stop_tasks ON id = stop_task_id"
-        " WHERE outcome = 'running' AND state <> 'stopping'"
-    )
-    if running:
-        broken.append(f"{running} attempts are running on stops that are not claimed")
-    asked = Counter(entry["vm_id"] for entry in entries if entry["method"] == "StopVm")
-    attempts = Counter[str]()
-    for row in rows:
-        attempts[row[7]] += row[3]
+    if running := sum(turn.outcome == "running" and turn.state != "stopping" for turn in turns):
+        broken.append(f"{running} turns are running on stops that are not claimed")
     return Judgement(
-        accepted=sum(body["stopped"] for body in by_batch.values()),
-        states=Counter(row[2] for row in rows),
-        lost=lost,
-        force_stops_too_many=sum(max(0, asked[vm] - attempts[vm]) for vm in asked),
+        accepted=sum(answer.body["stopped"] for answer in by_batch.values()),
+        states=Counter(stop.state for stop in stops),
+        lost=sum(
+            max(0, answer.body["stopped"] - found[batch]) for batch, answer in by_batch.items()
+        ),
+        force_stops_too_many=force_stops_outside(turns, entries),
         broken=broken,
     )
 
 
-def _sums_that_do_not_add_up(answers: list[Answered]) -> list[str]:
-    problems = []
-    by_batch = defaultdict(list)
-    for answer in answers:
-        body = answer.body
-        if body["total"] != body["stopped"] + body["skipped"] + len(body["errors"]):
-            problems.append(f"I1: {body}")
-        by_batch[answer.batch_id].append(body)
-    problems += [
-        f"batch {batch} was answered in different ways"
-        for batch, bodies in by_batch.items()
-        if any(body != bodies[0] for body in bodies)
-    ]
-    return problems
-
-
-def _successes_nobody_saw(rows: list[tuple[Any, ...]], entries: list[dict[str, Any]]) -> list[str]:
-    """Look for each success in the logs: the host must have said so between request and end (I5).
-
-    A log's time is cut to milliseconds, hence the rounding.
-    """
-    reports = defaultdict(list)
-    for entry in entries:
-        if entry["reported"] in DOWN:
-            reports[entry["vm_id"]].append(datetime.fromisoformat(entry["time"]))
-    return [
-        f"I5: stop {row[0]} succeeded, and its host never reported the VM down"
-        for row in rows
-        if row[2] == "succeeded"
-        and not any(
-            row[8].replace(microsecond=row[8].microsecond // 1000 * 1000) <= time <= row[4]
-            for time in reports[row[7]]
-        )
-    ]
-
-
-def _log(machine: Machine, offset: int) -> list[dict[str, Any]]:
+def host_log(machine: Machine, offset: int) -> list[dict[str, Any]]:
     """Read a host's log from an offset on; a line that a kill has torn says nothing."""
     with machine.journal.open("rb") as file:
         file.seek(offset)

@@ -34,8 +34,9 @@ OVER_CAP = """
 
 ENDED = """
     SELECT id::text, state, attempt, finished_at, error_code, error_message
-    FROM stop_tasks WHERE finished_at > %s ORDER BY finished_at
+    FROM stop_tasks WHERE finished_at > %s - interval '10 seconds' ORDER BY finished_at
 """
+"""Ten seconds back: what ends first is not always committed first."""
 
 
 class Observer:
@@ -70,8 +71,16 @@ class Observer:
     ) -> None:
         self._ending.set()
         self._thread.join()
+        with self._cluster.connect() as connection:
+            self._look(connection)
 
     def _watch(self) -> None:
+        try:
+            self._watch_until_the_end()
+        except Exception as error:  # noqa: BLE001 - the judgement tells of it
+            self.problems.add(f"the observer broke: {error!r}")
+
+    def _watch_until_the_end(self) -> None:
         while not self._ending.is_set():
             with suppress(psycopg.OperationalError), self._cluster.connect() as connection:
                 connection.execute("SET statement_timeout = '5s'")

@@ -143,3 +143,5 @@ def assert_nothing_lost(report: Report) -> None:
     assert (judgement.lost, judgement.open) == (0, 0), judgement.line()
     assert not judgement.broken, judgement.broken
     assert judgement.force_stops_too_many == 0, judgement.line()
+    # These faults all pass, and sooner than stops are given up.
+    assert judgement.states.keys() == {"succeeded"}, judgement.line()

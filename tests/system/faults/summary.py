@@ -35,4 +35,8 @@ def summary(reports: list[Report], recoveries: list[Recovery], settings: Setting
         lost = sum(report.judgement.lost + report.judgement.open for report in reports)
         broken = sum(len(report.judgement.broken) for report in reports)
         stops = sum(report.judgement.accepted for report in reports)
-        yield f"{len(reports)} runs, {stops} stops: lost {lost}, broken invariants {broken}"
+        force_stops = sum(report.judgement.force_stops_too_many for report in reports)
+        yield (
+            f"{len(reports)} runs, {stops} stops: lost {lost}, broken invariants {broken},"
+            f" force stops beyond one per attempt {force_stops}"
+        )

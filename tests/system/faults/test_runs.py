@@ -22,7 +22,6 @@ def test_no_fault(new_run: Callable[[str], Run]) -> None:
     run = new_run("no fault")
     with run.running():
         pass
-    assert run.report.judgement.states.keys() == {"succeeded"}
     assert not run.report.own_ends
 
 
@@ -57,7 +56,6 @@ def test_messages_many_times_over(new_run: Callable[[str], Run], seed: int) -> N
     chance = random.Random(seed)  # noqa: S311 - shuffles
     with faults.scrambled_messages(run.cluster, chance), run.running():
         pass
-    assert run.report.judgement.states.keys() == {"succeeded"}
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -77,7 +75,6 @@ def test_several_dispatchers(cluster: Cluster, new_run: Callable[[str], Run], co
     finally:
         for name in names:
             cluster.remove_part(name)
-    assert run.report.judgement.states.keys() == {"succeeded"}
 
 
 def test_all_at_random(new_run: Callable[[str], Run], seed: int) -> None:

@@ -91,7 +91,6 @@ def test_rolling_upgrade(
             part.spec = new[name]
             part.start()
             part.wait_until_ready()
-    assert run.report.judgement.states.keys() == {"succeeded"}
 
 
 def test_worker_told_to_end_in_the_middle_of_200_turns(cluster: Cluster) -> None:
