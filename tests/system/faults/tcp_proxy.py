@@ -150,7 +150,10 @@ class TcpProxy:
         left: int | None = None
         with suppress(OSError):
             while data := await reader.read(CHUNK):
-                await self._passing.wait()
+                if not self._passing.is_set():
+                    await self._passing.wait()
+                    if reader.at_eof():
+                        return  # who sent it has gone meanwhile; a cut network loses it
                 if self._delay:
                     await asyncio.sleep(self._delay)
                 if is_answer and self._answer_bytes is not None:
