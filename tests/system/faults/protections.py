@@ -47,16 +47,6 @@ NO_WAKE_ON_FAILURE = Change(
     "    except ZeroDivisionError as error:",
 )
 
-ACKNOWLEDGE = (
-    Change("shared/broker.py", "Queue(STOPS_QUEUE, no_ack=is_redis)", "Queue(STOPS_QUEUE)"),
-    Change(
-        "shared/broker.py",
-        "Queue(HOUSEKEEPING_QUEUE, no_ack=is_redis)",
-        "Queue(HOUSEKEEPING_QUEUE)",
-    ),
-    Change("workers/app.py", "worker_disable_prefetch=True", "task_acks_late=True"),
-)
-
 PROTECTIONS = (
     Protection(
         "API killed between commit and send",
@@ -161,12 +151,6 @@ PROTECTIONS = (
         "what was sent and not claimed is sent again",
         f"{HERE}test_broker_away.py::test_messages_are_lost[broker restarted empty]",
         (RESEND,),
-    ),
-    Protection(
-        "broker restarted empty",
-        "messages are taken without acknowledgement, no more than there are slots",
-        f"{HERE}test_recovery.py::test_recovers[broker restarted empty]",
-        ACKNOWLEDGE,
     ),
     Protection(
         "broker flushed",
