@@ -67,12 +67,15 @@ class Wire:
             answer = self._not_found() if allowed else self._unauthorized()
             await send_answer(answer, send)
             return
+        body = await _read_body(receive)
+        if body is None:
+            return
         request = read_rpc(
             http_method=http_method,
             method=name,
             query_string=query_string,
             content_type=headers.get(b"content-type", b""),
-            body=await _read_body(receive),
+            body=body,
         )
         entry = host.journal.open(request.method, request.vm_id, credentials_ok=allowed)
         counting = host.counting_stops() if request.method == "StopVm" else nullcontext()
@@ -178,11 +181,16 @@ class Wire:
         return ((b"x-app-version", version), (b"x-accel-buffering", b"no"))
 
 
-async def _read_body(receive: Receive) -> bytes:
-    """Read the body, and stop where it is longer than it may be."""
+async def _read_body(receive: Receive) -> bytes | None:
+    """Read the body, and stop where it is longer than it may be.
+
+    None when the client has gone before the end: part of a request is none.
+    """
     chunks = bytearray()
     while len(chunks) <= BODY_LIMIT:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         chunks += message.get("body", b"")
         if not message.get("more_body", False):
             break

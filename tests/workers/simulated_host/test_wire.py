@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import httpx
 import pytest
@@ -183,3 +184,15 @@ def test_version_0_5_takes_any_id_and_refuses_unlaunched_vms() -> None:
         expected = "Failed to stop VM: Server returned error: Process not found"
         assert error_of(answer) == expected
         assert "failed to write state" in error_of(old.rpc("StopVm", id="a/../b"))
+
+
+def test_part_of_a_request_is_none(host: SimulatedHost) -> None:
+    """A client that was killed between head and body has asked for nothing."""
+    address = httpx.URL(host.url)
+    head = b"POST /prpc/StopVm?json HTTP/1.1\r\nHost: h\r\nContent-Length: 40\r\n\r\n"
+    with socket.create_connection((address.host, address.port or 80)) as client:
+        client.sendall(head)
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
+    host.rpc("Version")
+    assert [entry["method"] for entry in host.log()] == ["Version"]
