@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from api.errors import add_error_handlers
-from api.middleware import BodyLimit, RequestContext
+from api.middleware import BodyLimit, HeadCheck, RequestContext
 from api.openapi import describe
 from api.parts import make_api_parts
 from api.routes import batch_stop, batches, health, stop_tasks
@@ -76,6 +76,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     app.add_middleware(
         BodyLimit, max_bytes=settings.max_body_bytes, max_seconds=settings.request_timeout
     )
+    app.add_middleware(HeadCheck)
     app.add_middleware(RequestContext)
     add_error_handlers(app)
     for routes in (batch_stop, batches, stop_tasks, health):

@@ -1,4 +1,4 @@
-"""Around every request: its id, its log line, and how much body it may have, and how slowly."""
+"""Around every request: its id, its log line, its head, how much body it may have, how slowly."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import HTTPException
+from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 
 from api.errors import answer_unexpected
@@ -22,6 +23,12 @@ log = structlog.get_logger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 """Request ids that are taken over from a client; any other gets one of ours."""
+
+MAX_HEAD_BYTES = 16 * 1024
+"""Largest head of a request: h11's `DEFAULT_MAX_INCOMPLETE_EVENT_SIZE`, for one in pieces."""
+
+FIELD_EXTRA = len(": \r\n")
+"""What a header takes besides its name and its value."""
 
 
 class RequestContext:
@@ -69,6 +76,45 @@ def _printable_path(scope: Scope) -> str:
     """Give the path as it was sent, percent signs and all: decoded, it may steer a terminal."""
     raw: bytes = scope.get("raw_path") or b""
     return raw.partition(b"?")[0].decode("ascii", "backslashreplace")
+
+
+class HeadCheck:
+    """Answers 400, and closes, to a head that is too large or leaves the body's end in doubt.
+
+    A request with both `Content-Length` and `Transfer-Encoding` may be one of two for a proxy
+    before this API, and the second would be the attacker's (RFC 9112, sections 6.1 and 11.2); h11
+    takes it, and counts as incomplete only what is not there yet, so that a large head that comes
+    at once passes there. Nothing of a body is read, and nothing behind it is served.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI scope."""
+        if scope["type"] != "http" or (problem := _wrong_with_head(scope)) is None:
+            await self._app(scope, receive, send)
+            return
+        answer = JSONResponse(
+            {"detail": problem, "error": "not_http"},
+            status_code=400,
+            headers={"Connection": "close"},
+        )
+        await answer(scope, receive, send)
+
+
+def _wrong_with_head(scope: Scope) -> str | None:
+    headers = Headers(scope=scope)
+    if "transfer-encoding" in headers:
+        if "content-length" in headers:
+            return "a request has Content-Length or Transfer-Encoding, not both"
+        if scope["http_version"] == "1.0":
+            return "Transfer-Encoding needs HTTP/1.1; send Content-Length"
+    target = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+    fields = sum(len(name) + len(value) + FIELD_EXTRA for name, value in headers.raw)
+    if target + fields > MAX_HEAD_BYTES:
+        return "the request's headers are larger than 16 KiB"
+    return None
 
 
 class BodyLimit:

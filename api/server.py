@@ -1,8 +1,9 @@
 """uvicorn as the API runs it: no client holds a connection for longer than a bound.
 
-uvicorn bounds the size of a request's head (16 KiB) and the wait for a kept connection's next
-request (5 s, until its first byte). Nothing of it bounds a client that sends slowly, that never
-sends, that never reads its answer, or that opens connections without end. What the application
+uvicorn bounds the size of a request's head that comes in pieces (16 KiB; `HeadCheck` of
+`api.middleware` bounds one that comes at once) and the wait for a kept connection's next request
+(5 s, until its first byte). Nothing of it bounds a client that sends slowly, that never sends, that
+never reads its answer, or that opens connections without end. What the application
 waits for, a body, is bounded by `api.middleware.BodyLimit`.
 """
 
@@ -159,6 +160,9 @@ class BoundedProtocol(H11Protocol):
             head = h11.Response(status_code=status, headers=headers, reason=status.phrase)
             for event in (head, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
+            if self.cycle is not None:
+                # The application may be about to answer the same request: that goes nowhere now.
+                self.cycle.disconnected = True
         self.transport.close()
 
     def _log_cut(self, reason: str) -> None:

@@ -5,6 +5,7 @@ Durations are seconds. Secrets are `SecretStr`, so that no repr or log shows the
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -26,6 +27,13 @@ BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps")
 
 DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 """How a PostgreSQL URL may begin; the driver is psycopg, whatever it says."""
+
+RATE_LIMIT_MAX_WINDOW = 86_400
+"""Longest time (s) that a rate limit may be over: a day.
+
+Ours, not a protocol's. Redis refuses the expiry of a much longer one, so that nothing would be
+counted, ever.
+"""
 
 
 class EnvironmentSettings(BaseSettings):
@@ -114,8 +122,8 @@ class ApiSettings(BrokerSettings, DatabaseSettings):
     """A stop that is not confirmed this long after it was accepted fails, with the last reason."""
 
     rate_limit: str = "3600/minute"
-    """Requests that one API key may make, such as `3600/minute` or `100/10 seconds`; empty for no
-    limit. Those over it are answered 429 with `Retry-After`.
+    """Requests that one API key may make, such as `3600/minute` or `100/10 seconds`, a day at most;
+    empty for no limit. Those over it are answered 429 with `Retry-After`.
 
     A script that posts 50 batches a second, one after the other, is not to be refused.
     """
@@ -129,8 +137,15 @@ class ApiSettings(BrokerSettings, DatabaseSettings):
             limits = parse_many(notation)
         except ValueError:
             limits = []
-        if len(limits) != 1 or limits[0].amount < 1:
+        if len(limits) != 1:
             msg = "not a limit such as 3600/minute or 100/10 seconds (empty for no limit)"
+            raise ValueError(msg)
+        # Asked of the text: `limits` takes a time of 0 seconds for one of 1 second.
+        if any(int(number) < 1 for number in re.findall(r"[0-9]+", notation)):
+            msg = "neither its number of requests nor its time may be 0 (empty for no limit)"
+            raise ValueError(msg)
+        if limits[0].get_expiry() > RATE_LIMIT_MAX_WINDOW:
+            msg = "its time may be one day at most, such as 100000/day"
             raise ValueError(msg)
         return notation
 

@@ -16,6 +16,7 @@ from kombu import Exchange, Queue
 from shared.broker import DISPATCH_TASK, HOUSEKEEPING_QUEUE, STOPS_QUEUE
 from workers.dispatcher import run_round
 from workers.heartbeat import Heartbeat
+from workers.leaving import Leaving, is_told_to_end
 from workers.ticks import Ticks
 
 
@@ -67,6 +68,8 @@ def watch_over(worker: Any, parts: WorkerParts) -> None:
     )
     task_prerun.connect(heartbeat.note_work, weak=False)
     repeat(heartbeat.step, every=settings.heartbeat_interval, name="heartbeat")
+    leaving = Leaving(worker.pool, is_told=is_told_to_end, end=os._exit)
+    repeat(leaving.step, every=1.0, name="leaving")
     if HOUSEKEEPING_QUEUE in queues.consume_from:
         ticks = Ticks(
             lambda: run_round(parts.engine, parts.broker, parts.settings), is_stopping=is_stopping

@@ -202,9 +202,9 @@ def take_next_of_host(connection: Connection, vm_host_id: UUID, *, limit: int) -
 
     One for each turn that ends keeps a host at its cap for as long as it has stops waiting.
 
-    Who has waited longest comes first, since it was due or since its last message, which was refused
-    at the cap. Rows that another ending turn is just taking are passed over, so that each wakes
-    another one.
+    Who has waited longest comes first: since it was due, or since its last message, which was
+    refused at the cap. Rows that another ending turn is just taking are passed over, so that each
+    wakes another one.
     """
     rows = connection.execute(_TAKE_NEXT, {"host": vm_host_id, "places": limit})
     return _due_stops(rows)

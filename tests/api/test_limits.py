@@ -119,6 +119,19 @@ class TestHeaders:
             code, body = answer(connection)
         assert (code, body["error"]) == (400, "not_http")
 
+    def test_too_large_though_complete(self, served: ApiProcess) -> None:
+        """It comes in one segment or two, with its end: h11 bounds only what is incomplete."""
+        long = GET + b"X-Long: " + b"x" * 20_000 + b"\r\n\r\n"
+        with connected(served, long + GET + b"\r\n") as connection:
+            read = everything(connection)
+        assert read.startswith(b"HTTP/1.1 400 ")
+        assert b"16 KiB" in read
+        assert read.count(b"HTTP/1.1 ") == 1
+
+    def test_as_large_as_may_be(self, served: ApiProcess) -> None:
+        with connected(served, GET + b"X-Long: " + b"x" * 16_000 + b"\r\n\r\n") as connection:
+            assert status(connection) == 200
+
     @pytest.mark.parametrize(
         "sent",
         [
@@ -141,6 +154,53 @@ class TestHeaders:
             read = everything(connection)
         assert read.startswith(b"HTTP/1.1 404 ")
         assert b"HTTP/1.1 400 " in read
+
+
+class TestTwoLengths:
+    """A proxy may believe the length that this API does not, and be made to pass on a request."""
+
+    CHUNKED = b"Transfer-Encoding: chunked\r\n"
+    SMUGGLED = GET + b"\r\n"
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            pytest.param(CHUNKED + b"Content-Length: 5\r\n", id="chunked first"),
+            pytest.param(b"content-length: 5\r\n" + CHUNKED, id="length first"),
+        ],
+    )
+    @pytest.mark.parametrize("begin", [GET, None], ids=["without a key", "with one"])
+    def test_both(
+        self, served: ApiProcess, head: bytes, begin: bytes | None, fields: bytes
+    ) -> None:
+        sent = (begin or head) + fields + b"\r\n0\r\n\r\n" + self.SMUGGLED
+        with connected(served, sent) as connection:
+            read = everything(connection)
+        assert read.startswith(b"HTTP/1.1 400 ")
+        assert b"connection: close" in read.lower()
+        assert b"not both" in read
+        assert read.count(b"HTTP/1.1 ") == 1
+
+    def test_before_the_body(self, served: ApiProcess, head: bytes) -> None:
+        fields = self.CHUNKED + b"Content-Length: 5\r\n\r\n"
+        with connected(served, head + fields) as connection:
+            code, body = answer(connection)
+        assert (code, body["error"]) == (400, "not_http")
+
+    def test_garbage_for_the_body(self, served: ApiProcess) -> None:
+        """The answer to the garbage comes first, and the application's may not be a second one."""
+        fields = self.CHUNKED + b"Content-Length: 5\r\n\r\n"
+        with connected(served, GET + fields + b"zz\r\n") as connection:
+            assert answer(connection)[0] == 400
+
+    def test_chunked_in_http_1_0(self, served: ApiProcess, head: bytes) -> None:
+        old = head.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Connection: keep-alive\r\n"
+        with connected(served, old + self.CHUNKED + b"\r\n0\r\n\r\n" + self.SMUGGLED) as made:
+            read = everything(made)
+        assert read.startswith(b"HTTP/1.1 400 ")
+        assert b"needs HTTP/1.1" in read
+        assert read.count(b"HTTP/1.1 4") == 1
+        assert b"HTTP/1.1 2" not in read
 
 
 class TestBodies:

@@ -279,17 +279,39 @@ class TestConnections:
 
 @pytest.mark.usefixtures("environment")
 class TestSetting:
-    @pytest.mark.parametrize("notation", ["1/second", "3600/minute", "100 per 10 seconds", ""])
+    @pytest.mark.parametrize(
+        "notation", ["1/second", "3600/minute", "100 per 10 seconds", "9/day", ""]
+    )
     def test_taken(self, notation: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CVMSTOP_RATE_LIMIT", f" {notation} ")
         assert ApiSettings.load().rate_limit == notation
 
     @pytest.mark.parametrize(
-        "notation", ["many", "10", "10/fortnight", "0/minute", "-1/minute", "1/second;5/minute"]
+        "notation", ["many", "10", "10/fortnight", "-1/minute", "1/second;5/minute"]
     )
     def test_refused(self, notation: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CVMSTOP_RATE_LIMIT", notation)
         with pytest.raises(SettingsError, match="CVMSTOP_RATE_LIMIT: not a limit such as 3600/min"):
+            ApiSettings.load()
+
+    @pytest.mark.parametrize(
+        ("notation", "problem"),
+        [
+            ("0/minute", "may be 0"),
+            ("10/0 seconds", "may be 0"),
+            ("10 per 00 days", "may be 0"),
+            ("0/0 hours", "may be 0"),
+            ("10/86401 seconds", "one day at most"),
+            ("10/2 days", "one day at most"),
+            ("10/month", "one day at most"),
+            ("10/99999999999 years", "one day at most"),
+        ],
+    )
+    def test_refused_for_its_numbers(
+        self, notation: str, problem: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CVMSTOP_RATE_LIMIT", notation)
+        with pytest.raises(SettingsError, match=f"CVMSTOP_RATE_LIMIT: .*{problem}"):
             ApiSettings.load()
 
     def test_the_default_leaves_a_script_alone(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from socket import gethostname
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -43,6 +44,9 @@ TIMEOUT = float(QUICK["CVMSTOP_HEARTBEAT_TIMEOUT"])
 
 PATIENT_TURNS = {"CVMSTOP_LOOK_SECONDS": "50"}
 """Turns that last until the host reports the VM down."""
+
+EVENT_INTERVALS = 5.0
+"""Seconds; Celery's event heartbeat comes every 2 (`Heart`)."""
 
 GIVES_UP = "no messages come through"
 
@@ -174,6 +178,23 @@ def test_one_whose_broker_is_away_waits_for_it(
         eventually(lambda: outcomes(yard) == ["succeeded"] * 2)
         worker.require_alive()
         assert GIVES_UP not in worker.log
+
+
+def test_one_that_is_told_to_end_does_so_while_its_broker_is_frozen(
+    yard: Yard, tmp_path: Path
+) -> None:
+    with (
+        ValkeyProcess(tmp_path) as valkey,
+        running_worker(
+            yard.settings, valkey.url, tmp_path / "log", "-Q", STOPS_QUEUE, **QUICK
+        ) as worker,
+    ):
+        valkey.freeze()
+        worker.require_alive(seconds=EVENT_INTERVALS)  # until its main loop hangs in an event
+        worker.process.terminate()
+        assert worker.process.wait(60) == os.EX_OK
+        assert worker.log.count("told to end") == 1
+        valkey.thaw()
 
 
 def test_a_connection_that_went_silent_is_replaced(
