@@ -188,6 +188,7 @@ def test_version_0_5_takes_any_id_and_refuses_unlaunched_vms() -> None:
 
 def test_part_of_a_request_is_none(host: SimulatedHost) -> None:
     """A client that was killed between head and body has asked for nothing."""
+    host.reset_log()
     address = httpx.URL(host.url)
     head = b"POST /prpc/StopVm?json HTTP/1.1\r\nHost: h\r\nContent-Length: 40\r\n\r\n"
     with socket.create_connection((address.host, address.port or 80)) as client:
