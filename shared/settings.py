@@ -173,7 +173,7 @@ class Settings(ApiSettings):
     """A claimed stop whose worker has not settled it by then is given to another worker."""
 
     turn_limit: float = Field(default=60.0, gt=0)
-    """Longest time that one turn may spend on a host, all calls together."""
+    """Longest time that one turn may spend on a host, all calls together: less than the lease."""
 
     host_connect_timeout: float = Field(default=3.0, gt=0)
     """Longest wait for a connection to a VM host."""

@@ -115,8 +115,8 @@ def pytest_terminal_summary(
     if SETTINGS in config.stash:
         settings = config.stash[SETTINGS]
         terminalreporter.section(
-            f"faults: seed {config.stash[SEED]},"
-            f" settling time at most {settling_time(settings):g} s"
+            f"faults: repeat with --faults-seed={config.stash[SEED]};"
+            f" stops are given {settling_time(settings):g} s to end"
         )
         for line in summary(config.stash[REPORTS], config.stash[RECOVERIES], settings):
             terminalreporter.write_line(line)

@@ -85,19 +85,22 @@ def copy_of_the_tree(directory: Path) -> Path:
 
 
 def main(
-    only: Annotated[str, typer.Option(help="Those whose name has this in it.")] = "",
+    only: Annotated[str, typer.Option(help="Those whose fault or name has this in it.")] = "",
 ) -> None:
     """Take out one protection after the other."""
+    chosen = [each for each in PROTECTIONS if only in f"{each.fault}: {each.name}"]
+    if not chosen:
+        faults = "\n".join(sorted({each.fault for each in PROTECTIONS}))
+        sys.exit(f"nothing is called {only!r}; there are:\n{faults}")
     green = 0
     with tempfile.TemporaryDirectory() as directory:
         tree = copy_of_the_tree(Path(directory))
-        for protection in PROTECTIONS:
-            if only not in protection.name:
-                continue
+        for protection in chosen:
             seen = without(protection, tree)
             green += not seen.is_red
             colour = "red" if seen.is_red else "GREEN"
-            typer.echo(f"{colour}  {protection.name}  ({protection.test.rpartition('/')[2]})")
+            test = protection.test.rpartition("/")[2]
+            typer.echo(f"{colour}  {protection.fault}: {protection.name}  ({test})")
             typer.echo(f"     {seen.last_words[:300]}")
     sys.exit(bool(green))
 
