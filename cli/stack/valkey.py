@@ -42,7 +42,9 @@ def write_configuration(path: Path, data_dir: Path, *, port: int, password: Secr
         f"port {port}",
         f"requirepass {password.get_secret_value()}",
         f'dir "{_quoted(data_dir)}"',
-        "appendonly yes",
+        # Nothing is kept: rows are the truth. A log would be one thing more to break: Valkey does
+        # not start again from one that was written while the disk was full.
+        "appendonly no",
         'save ""',
         # A broker must refuse what it has no room for, never forget what it has taken.
         "maxmemory-policy noeviction",

@@ -144,7 +144,7 @@ def test_database_and_broker_ask_for_their_passwords(local: LocalServices) -> No
 def test_the_broker_keeps_what_it_takes(local: LocalServices) -> None:
     password = REQUIRED["CVMSTOP_BROKER_PASSWORD"]
     with Redis(port=local.port("valkey", 6379), password=password) as client:
-        wanted = {"appendonly": "yes", "maxmemory-policy": "noeviction", "save": ""}
+        wanted = {"appendonly": "no", "maxmemory-policy": "noeviction", "save": ""}
         assert client.config_get(*wanted) == wanted
 
 

@@ -33,14 +33,14 @@ def server(tmp_path: Path) -> Iterator[int]:
     yield port
     process.terminate()
     process.wait()
-    assert (directory / "data" / "appendonlydir").is_dir()
+    assert not list((directory / "data").iterdir())
 
 
-def test_keeps_what_it_was_given_and_lets_nobody_else_in(server: int) -> None:
+def test_takes_what_it_was_given_and_lets_nobody_else_in(server: int) -> None:
     assert not valkey.is_ready(server, SecretStr("another"))
     with Redis.from_url(valkey.broker_url(server, PASSWORD).get_secret_value()) as client:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
-        assert client.config_get("appendonly") == {"appendonly": "yes"}
+        assert client.config_get("appendonly") == {"appendonly": "no"}
         assert client.config_get("bind") == {"bind": "127.0.0.1"}
     assert not is_free(server)
 

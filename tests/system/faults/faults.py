@@ -285,7 +285,7 @@ def broker_disk_full(cluster: Cluster, _: random.Random) -> None:
     """Leave the broker no room for its log."""
     cluster.broker_disk.fill()
     time.sleep(MOMENT)
-    cluster.broker_disk.empty()
+    cluster.mend_broker_disk()
 
 
 API_FAULTS: dict[str, Fault] = {

@@ -56,7 +56,7 @@ def test_of_the_broker(cluster: Cluster) -> None:
         scenario.accept()
         eventually(lambda: all(_refusals(cluster, name) > before[name] for name in WORKERS))
     finally:
-        cluster.broker_disk.empty()
+        cluster.mend_broker_disk()
     scenario.assert_all_stopped()
     assert {name: cluster.parts[name].pid for name in CONSUMERS} == pids
 

@@ -18,21 +18,13 @@ if TYPE_CHECKING:
     from tests.system.faults.run import Run
 
 
-def test_no_fault(new_run: Callable[[str], Run]) -> None:
-    run = new_run("no fault")
-    with run.running():
-        pass
-    assert not run.report.own_ends
-
-
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [
-        ("API", faults.API_FAULTS),
+        ("API and dispatcher", {**faults.API_FAULTS, **faults.DISPATCHER_FAULTS}),
         ("workers", faults.WORKER_FAULTS),
         ("broker", faults.BROKER_FAULTS),
         ("database", faults.DATABASE_FAULTS),
-        ("dispatcher", faults.DISPATCHER_FAULTS),
         ("hosts", faults.HOST_FAULTS),
         pytest.param("full disks", faults.DISK_FAULTS, marks=pytest.mark.small_disk),
     ],
