@@ -11,7 +11,7 @@ import pytest
 
 from shared.settings import Settings
 from tests.support import leaks
-from tests.system.faults.cluster import Cluster
+from tests.system.faults.assembly import running_cluster
 from tests.system.faults.recovery import Recovery
 from tests.system.faults.run import Report, Run, assert_nothing_lost, settling_time
 from tests.system.faults.small_disk import may_mount
@@ -20,6 +20,8 @@ from tests.system.faults.summary import summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.system.faults.cluster import Cluster
 
 
 SPARE = 1.5
@@ -61,10 +63,9 @@ def whole_cluster(
     pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
     cvms = int(pytestconfig.getoption("--stops") * SPARE)
-    with Cluster(tmp_path_factory.mktemp("cluster"), cvms=cvms) as cluster:
+    with running_cluster(tmp_path_factory.mktemp("cluster"), cvms=cvms) as cluster:
         pytestconfig.stash[SETTINGS] = cluster.settings()
         yield cluster
-        cluster.make_well()
         logs = [*(cluster.directory / "logs").iterdir(), *cluster.directory.glob("*.jsonl")]
         leaked = leaks.in_files(cluster.secrets, logs)
         with cluster.connect() as connection, cluster.broker() as broker:
@@ -75,8 +76,7 @@ def whole_cluster(
 
 @pytest.fixture
 def cluster(whole_cluster: Cluster) -> Iterator[Cluster]:
-    """Give the cluster in good order, and put it back into it."""
-    whole_cluster.make_well()
+    """Give the cluster in good order, and put it back into it, however the test ends."""
     yield whole_cluster
     whole_cluster.make_well()
 

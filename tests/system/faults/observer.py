@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.system.faults.cluster import Cluster
 
-INTERVAL = 0.2
+INTERVAL = 0.5
 """Seconds between two looks."""
 
 OPEN = "state IN ('scheduled', 'stopping', 'confirming')"

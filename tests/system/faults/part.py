@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psutil
@@ -37,6 +38,8 @@ class Part:
 
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
+        self.usual = spec
+        """What it runs when no test wants it otherwise."""
         self.process: subprocess.Popen[bytes] | None = None
         self.wanted = False
         """Whether it should run: one that does not was struck, and is left alone."""
@@ -62,6 +65,11 @@ class Part:
         self.process = child.start(self.spec)
         self.wanted = True
         self._ended_at = None
+
+    def run_within(self, module: str, *arguments: str) -> None:
+        """Have its command run by a module from now on: `python -m module arguments… command…`."""
+        python, _, *rest = self.usual.command
+        self.spec = replace(self.usual, command=[python, "-m", module, *arguments, *rest])
 
     def wait_until_ready(self) -> None:
         def ready() -> bool:

@@ -13,7 +13,7 @@ from workers.stops import SETTLE_RETRY_MAX
 if TYPE_CHECKING:
     from shared.settings import Settings
 
-STOP_SECONDS = 1.5
+STOP_SECONDS = 0.8
 """How long a VM takes to be down here: a stop takes two turns, the second one sent by the
 dispatcher."""
 
@@ -45,8 +45,8 @@ def bound_of(fault: str, settings: Settings) -> tuple[str, float]:
         (faults.API_FAULTS, "start of the API + resend", START_SECONDS),
         (faults.WORKER_FAULTS, "lease + resend", settings.lease),
         (faults.DISPATCHER_FAULTS, "start of the dispatcher + resend", START_SECONDS),
-        (faults.OF_THE_BROKER, "reconnect + resend", RECONNECT_INTERVAL),
-        (faults.OF_THE_DATABASE, "time-out + settle retry + lease + resend", outage),
+        (faults.BROKER_FAULTS, "reconnect + resend", RECONNECT_INTERVAL),
+        (faults.DATABASE_FAULTS, "time-out + settle retry + lease + resend", outage),
         (faults.HOST_FAULTS, "turn under way + back-off + breaker + resend", turn),
     ):
         if fault in faults_of_kind:

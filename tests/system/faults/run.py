@@ -125,15 +125,8 @@ class Run:
     def _wait_until_ended(self) -> None:
         """Wait until no stop is open, for the settling time at most; who is late is judged."""
 
-        def none_open() -> bool:
-            with self.cluster.connect() as connection:
-                [(found,)] = connection.execute(
-                    "SELECT count(*) FROM stop_tasks WHERE finished_at IS NULL"
-                )
-            return not found
-
         end = time.monotonic() + settling_time(self.cluster.settings())
-        while not none_open() and time.monotonic() < end:
+        while self.cluster.count_open() and time.monotonic() < end:
             time.sleep(0.1)
 
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from shared.failpoints import Action, Failpoint
-from tests.system.faults.faults import struck_by
 from tests.system.faults.scenario import Scenario
+from tests.system.faults.strikes import struck_by
 
 
 if TYPE_CHECKING:
@@ -26,16 +26,15 @@ def test_killed_after_the_commit(cluster: Cluster) -> None:
     with pytest.raises(httpx.TransportError):
         scenario.ask()
     part = struck_by(cluster, Failpoint.API_COMMITTED)
-    with cluster.connect() as connection:
-        found = connection.execute(
-            "SELECT id FROM stop_batches WHERE idempotency_key LIKE %s", [f"{scenario.key}%"]
-        ).fetchall()
+    found = cluster.query(
+        "SELECT id FROM stop_batches WHERE idempotency_key LIKE %s", [f"{scenario.key}%"]
+    )
     assert len(found) == 1
-    scenario.batches.append(str(found[0][0]))
+    scenario.batches[str(found[0][0])] = len(scenario.cvms)
     scenario.assert_all_stopped()
     part.start()
     part.wait_until_ready()
     answer = scenario.ask()
     assert answer.json() == {"total": 10, "stopped": 10, "skipped": 0, "errors": []}
-    assert scenario.batches == [str(found[0][0])]
+    assert list(scenario.batches) == [str(found[0][0])]
     assert len(scenario.rows()) == 10

@@ -80,10 +80,9 @@ def test_refuses_meanwhile(
         assert int(answer.headers["Retry-After"]) >= 1
     finally:
         mend()
-    with cluster.connect() as connection:
-        [(written,)] = connection.execute(
-            "SELECT count(*) FROM stop_batches WHERE idempotency_key LIKE %s", [f"{scenario.key}%"]
-        )
+    [(written,)] = cluster.query(
+        "SELECT count(*) FROM stop_batches WHERE idempotency_key LIKE %s", [f"{scenario.key}%"]
+    )
     assert written == 0
     eventually(lambda: scenario.ask().status_code == 200)
     scenario.assert_all_stopped()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from shared.failpoints import Action, Failpoint
 from tests.system.faults.cluster import WORKERS
-from tests.system.faults.faults import struck_by
 from tests.system.faults.scenario import Scenario
+from tests.system.faults.strikes import struck_by
 
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ def test_killed_before_sending(cluster: Cluster) -> None:
 def test_clock_is_wrong(cluster: Cluster, hours: int) -> None:
     """Leases, deadlines and due times are the database's: an hour's error changes nothing."""
     parts = [cluster.parts[name] for name in ("dispatcher", "beat", "worker-1")]
-    specs = {part.name: part.spec for part in parts}
     for machine in cluster.machines.values():
         machine.behave(stop_seconds=1.5)
     try:
@@ -48,9 +46,7 @@ def test_clock_is_wrong(cluster: Cluster, hours: int) -> None:
             part.tell_to_end()
         for part in parts:
             part.wait()
-            python, _, *rest = part.spec.command
-            command = [python, "-m", WRONG_CLOCK, str(hours), *rest]
-            part.spec = replace(part.spec, command=command)
+            part.run_within(WRONG_CLOCK, str(hours))
             part.start()
         for part in parts:
             part.wait_until_ready()
@@ -65,7 +61,7 @@ def test_clock_is_wrong(cluster: Cluster, hours: int) -> None:
         for part in parts:
             part.tell_to_end()
             part.wait()
-            part.spec = specs[part.name]
+            part.spec = part.usual
             part.start()
 
 

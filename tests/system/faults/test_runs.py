@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import random
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.system.faults import faults
+from tests.system.faults.broker_faults import scrambled_messages
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.system.faults.cluster import Cluster
-    from tests.system.faults.faults import Fault
     from tests.system.faults.run import Run
+    from tests.system.faults.strikes import Fault
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
         ("broker", faults.BROKER_FAULTS),
         ("database", faults.DATABASE_FAULTS),
         ("hosts", faults.HOST_FAULTS),
-        pytest.param("full disks", faults.DISK_FAULTS, marks=pytest.mark.small_disk),
     ],
 )
 def test_one_kind_of_fault(
@@ -35,38 +36,36 @@ def test_one_kind_of_fault(
     """Bring on each fault of a kind, one after the other, spread over the run."""
     run = new_run(name)
     chance = random.Random(seed)  # noqa: S311 - chooses whom to strike
-    with run.running() as clients:
-        for number, (fault_name, fault) in enumerate(kinds.items()):
-            clients.wait_for(run.stops * (number + 1) // (len(kinds) + 2))
-            run.note(fault_name)
-            fault(run.cluster, chance)
+    _bring_on(run, list(kinds.items()), chance)
 
 
 def test_messages_many_times_over(new_run: Callable[[str], Run], seed: int) -> None:
     """Deliver every message two to five times, in random order."""
     run = new_run("messages many times over")
     chance = random.Random(seed)  # noqa: S311 - shuffles
-    with faults.scrambled_messages(run.cluster, chance), run.running():
+    with scrambled_messages(run.cluster, chance), run.running():
         pass
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_several_dispatchers(cluster: Cluster, new_run: Callable[[str], Run], count: int) -> None:
-    """They share the work: every stop is taken by one of them a time."""
-    names = [f"dispatcher-{number}" for number in range(2, count + 1)]
-    for name in names:
-        cluster.add_part(name, "dispatcher", {}).start()
-    try:
-        for name in names:
-            cluster.parts[name].wait_until_ready()
-        run = new_run(f"{count} dispatchers")
-        with run.running() as clients, cluster.broker() as broker:
-            while clients.accepted < run.stops:
-                clients.wait_for(min(clients.accepted + run.stops // 10, run.stops))
+def test_several_dispatchers(cluster: Cluster, new_run: Callable[[str], Run]) -> None:
+    """Two share the work, then four: every stop is taken by one of them at a time."""
+    run = new_run("two dispatchers, then four")
+    with ExitStack() as stack, cluster.broker() as broker:
+
+        def add(*names: str) -> None:
+            for name in names:
+                stack.callback(cluster.remove_part, name)
+                cluster.add_part(name, "dispatcher").start()
+            for name in names:
+                cluster.parts[name].wait_until_ready()
+
+        add("dispatcher-2")
+        with run.running() as clients:
+            for tenth in range(1, 11):
+                clients.wait_for(run.stops * tenth // 10)
                 broker.flushall()  # so that all of it is theirs to send
-    finally:
-        for name in names:
-            cluster.remove_part(name)
+                if tenth == 5:
+                    add("dispatcher-3", "dispatcher-4")
 
 
 def test_all_at_random(new_run: Callable[[str], Run], seed: int) -> None:
@@ -74,11 +73,16 @@ def test_all_at_random(new_run: Callable[[str], Run], seed: int) -> None:
     run = new_run("all at random")
     chance = random.Random(seed)  # noqa: S311 - chooses what happens
     order = list(faults.ALL_FAULTS.items())
-    if run.cluster.database_disk.is_small:
-        order += faults.DISK_FAULTS.items()
     chance.shuffle(order)
+    _bring_on(run, order, chance)
+
+
+def _bring_on(run: Run, order: list[tuple[str, Fault]], chance: random.Random) -> None:
+    """Spread faults over a run, except those of disks where nobody may mount one."""
+    if not run.cluster.database_disk.is_small:
+        order = [(name, fault) for name, fault in order if name not in faults.DISK_FAULTS]
     with run.running() as clients:
-        for number, (fault_name, fault) in enumerate(order):
+        for number, (name, fault) in enumerate(order):
             clients.wait_for(run.stops * (number + 1) // (len(order) + 2))
-            run.note(fault_name)
+            run.note(name)
             fault(run.cluster, chance)

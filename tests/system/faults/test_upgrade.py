@@ -67,14 +67,11 @@ def test_rolling_upgrade(
 ) -> None:
     """Old and new run side by side on one schema, in every mixture on the way."""
     parts = [cluster.parts[name] for name in OURS]
-    new = {part.name: part.spec for part in parts}
     for part in parts:
         part.tell_to_end()
     for part in parts:
         part.wait()
-        python, _, *rest = part.spec.command
-        command = [python, "-m", ANOTHER_VERSION, str(old_version), *rest]
-        part.spec = replace(part.spec, command=command)
+        part.run_within(ANOTHER_VERSION, str(old_version))
         part.start()
     for part in parts:
         part.wait_until_ready()
@@ -88,7 +85,7 @@ def test_rolling_upgrade(
             part.tell_to_end()
             # uvicorn, once it has ended in order, ends by the signal that it got.
             assert part.wait() in {0, -signal.SIGTERM}
-            part.spec = new[name]
+            part.spec = part.usual
             part.start()
             part.wait_until_ready()
 
@@ -96,10 +93,9 @@ def test_rolling_upgrade(
 def test_worker_told_to_end_in_the_middle_of_200_turns(cluster: Cluster) -> None:
     """It finishes each of them, takes no new one, and ends well; the other does the rest."""
     leaving, staying = (cluster.parts[name] for name in WORKERS)
-    usual = leaving.spec
     leaving.tell_to_end()
     leaving.wait()
-    leaving.spec = replace(usual, environment={**usual.environment, **PATIENT})
+    leaving.spec = replace(leaving.usual, environment={**leaving.usual.environment, **PATIENT})
     leaving.start()
     leaving.wait_until_ready()
     with cluster.connect() as connection:
@@ -122,6 +118,6 @@ def test_worker_told_to_end_in_the_middle_of_200_turns(cluster: Cluster) -> None
         scenario.assert_all_stopped()
         assert "lease_expired" not in scenario.outcomes()
     finally:
-        leaving.spec = usual
+        leaving.spec = leaving.usual
         with cluster.connect() as connection:
             connection.execute("UPDATE vm_hosts SET max_concurrent_stops = %s", [CAP])

@@ -8,8 +8,8 @@ import pytest
 
 from shared.failpoints import Action, Failpoint
 from tests.support.waiting import eventually
-from tests.system.faults.faults import struck_by
 from tests.system.faults.scenario import Scenario
+from tests.system.faults.strikes import struck_by
 
 
 if TYPE_CHECKING:
