@@ -175,6 +175,11 @@ class Scenario:
         self.wait_until("succeeded", "failed", "canceled")
 
     def assert_all_stopped(self) -> None:
+        """Wait for the end: every CVM was accepted, and its stop ended well."""
+        assert sum(self.batches.values()) == len(self.cvms)
+        self.assert_accepted_stopped()
+
+    def assert_accepted_stopped(self) -> None:
         """Wait for the end: what was accepted succeeded, its VM is down, no host was asked more."""
         self.wait_until_ended()
         rows = self.rows()
