@@ -9,7 +9,6 @@ import os
 import secrets
 import signal
 import sys
-import threading
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -32,6 +31,7 @@ from shared.services.hosts import add_host
 from tests.system.faults.certificates import Certificates
 from tests.system.faults.cluster import DATABASE, OURS, Cluster
 from tests.system.faults.machines import CAP, WORKSPACES, Machine, cvm_records, write_vms
+from tests.system.faults.meanwhile import meanwhile
 from tests.system.faults.part import Part
 from tests.system.faults.small_disk import SmallDisk
 from tests.system.faults.tcp_proxy import TcpProxy
@@ -40,6 +40,7 @@ from tests.system.faults.tcp_proxy import TcpProxy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+    from threading import Event
 
 HOSTS = ("host-1", "host-2", "host-3", "host-4", "host-proxied", "host-tls")
 """`host-proxied` is reached through a proxy, `host-tls` by HTTPS."""
@@ -248,20 +249,14 @@ def _start(cluster: Cluster, *names: str) -> None:
 @contextmanager
 def _minded(cluster: Cluster) -> Iterator[None]:
     """Do what a supervisor does, while the block lasts."""
-    ending = threading.Event()
 
-    def mind() -> None:
+    def mind(ending: Event) -> None:
         while not ending.wait(0.1):
             for part in list(cluster.parts.values()):
                 part.mind()
 
-    thread = threading.Thread(target=mind, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(mind):
         yield
-    finally:
-        ending.set()
-        thread.join()
 
 
 def _end(cluster: Cluster) -> None:

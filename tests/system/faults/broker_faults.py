@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from shared.broker import STOPS_QUEUE
+from tests.system.faults.meanwhile import meanwhile
 from tests.system.faults.strikes import MOMENT
 
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
+    from threading import Event
 
     from tests.system.faults.cluster import Cluster
 
@@ -93,9 +94,8 @@ def broker_disk_full(cluster: Cluster, _: random.Random) -> None:
 @contextmanager
 def scrambled_messages(cluster: Cluster, chance: random.Random) -> Iterator[None]:
     """Deliver every message two to five times and in random order, while the block lasts."""
-    ending = threading.Event()
 
-    def scramble() -> None:
+    def scramble(ending: Event) -> None:
         with cluster.connect() as connection, cluster.broker() as client:
             [(until,)] = connection.execute("SELECT clock_timestamp()")
             while not ending.wait(0.1):
@@ -111,10 +111,5 @@ def scrambled_messages(cluster: Cluster, chance: random.Random) -> Iterator[None
                 if waiting:
                     client.lpush(STOPS_QUEUE, *waiting)
 
-    thread = threading.Thread(target=scramble, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(scramble):
         yield
-    finally:
-        ending.set()
-        thread.join()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from tests.system.faults.meanwhile import meanwhile
+
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +32,9 @@ REPEATED = 0.1
 
 PATIENCE = 60.0
 """Seconds for which a client repeats a request that gets no answer, or a 503."""
+
+NO_MORE_AFTER = 2 * PATIENCE
+"""Seconds without any stop accepted after which none is expected any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +84,10 @@ class Clients:
         self.problems: list[str] = []
         self.statuses: dict[str, int] = {}
         """How often each kind of answer came, errors of the connection included."""
-        self._ending = threading.Event()
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
+        self._posting = meanwhile(self._work, threads=threads)
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._posting.__enter__()
         return self
 
     def __exit__(
@@ -93,9 +96,7 @@ class Clients:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._ending.set()
-        for thread in self._threads:
-            thread.join()
+        self._posting.__exit__(kind, error, trace)
 
     @property
     def accepted(self) -> int:
@@ -105,16 +106,20 @@ class Clients:
             return sum(stopped.values())
 
     def wait_for(self, stops: int) -> None:
-        """Wait until so many stops have been accepted."""
-        end = time.monotonic() + 300
-        while self.accepted < stops:
-            assert time.monotonic() < end, f"only {self.accepted} of {stops} were accepted"
+        """Wait until so many stops have been accepted, for as long as more and more are."""
+        before, end = -1, 0.0
+        while (accepted := self.accepted) < stops:
+            if accepted > before:
+                before, end = accepted, time.monotonic() + NO_MORE_AFTER
+            assert time.monotonic() < end, (
+                f"{accepted} of {stops} were accepted, and none for {NO_MORE_AFTER:g} s"
+            )
             time.sleep(0.05)
 
-    def _work(self) -> None:
+    def _work(self, ending: threading.Event) -> None:
         try:
             with self._cluster.api() as client:
-                while not self._ending.is_set():
+                while not ending.is_set():
                     if self._count_open() > OPEN_AT_MOST:
                         time.sleep(0.05)
                         continue

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from tests.system.faults.meanwhile import meanwhile
+
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from threading import Event
     from types import TracebackType
     from typing import Self
 
@@ -56,11 +58,10 @@ class Observer:
         with cluster.connect() as connection:
             self.began: datetime = connection.execute("SELECT clock_timestamp()").fetchone()[0]  # type: ignore[index]  # there is a row
         self._seen_until = self.began
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._watching = meanwhile(self._watch)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._watching.__enter__()
         return self
 
     def __exit__(
@@ -69,24 +70,23 @@ class Observer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._ending.set()
-        self._thread.join()
+        self._watching.__exit__(kind, error, trace)
         with self._cluster.connect() as connection:
             self._look(connection)
 
-    def _watch(self) -> None:
+    def _watch(self, ending: Event) -> None:
         try:
-            self._watch_until_the_end()
+            self._watch_until(ending)
         except Exception as error:  # noqa: BLE001 - the judgement tells of it
             self.problems.add(f"the observer broke: {error!r}")
 
-    def _watch_until_the_end(self) -> None:
-        while not self._ending.is_set():
+    def _watch_until(self, ending: Event) -> None:
+        while not ending.is_set():
             with suppress(psycopg.OperationalError), self._cluster.connect() as connection:
                 connection.execute("SET statement_timeout = '5s'")
-                while not self._ending.wait(INTERVAL):
+                while not ending.wait(INTERVAL):
                     self._look(connection)
-            self._ending.wait(INTERVAL)
+            ending.wait(INTERVAL)
 
     def _look(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         """Take one look. Each question is one statement, and so sees one moment."""
