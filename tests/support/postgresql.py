@@ -13,7 +13,7 @@ from cli.stack import postgresql
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from pydantic import SecretStr
@@ -52,7 +52,10 @@ def free_port() -> int:
 
 @contextmanager
 def running_postgresql(
-    directory: Path, *, password: SecretStr | None = None
+    directory: Path,
+    *,
+    password: SecretStr | None = None,
+    settings: Mapping[str, str] = TEST_SETTINGS,
 ) -> Iterator[PostgresqlServer]:
     """Start a server with its data in a directory, and end it with the block."""
     data_dir = directory / "postgresql"
@@ -60,7 +63,7 @@ def running_postgresql(
     port = free_port()
     with (directory / "postgresql.log").open("w") as log:
         executor = _Executor(
-            postgresql.server_command(data_dir, port, settings=TEST_SETTINGS),
+            postgresql.server_command(data_dir, port, settings=settings),
             host=postgresql.HOST,
             port=port,
             timeout=30,
