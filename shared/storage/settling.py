@@ -1,14 +1,15 @@
 """Settling stops: compare-and-set on the row, fenced by the attempt and its lease (I4).
 
-Statements are built once, as in `claims`; locks are taken in the same order.
+Locks are taken in the same order as in `claims`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from psycopg.types.json import Jsonb
 from sqlalchemy import (
     Boolean,
     Integer,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     case,
     extract,
     func,
+    join,
     not_,
     null,
     or_,
@@ -28,14 +30,19 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from shared.models.decisions import Standing
 from shared.models.states import OPEN_STATES, StopState
+from shared.models.turns import DueStop
 from shared.storage.clock import now
-from shared.tables import Cvm, StopAttempt, StopTask
+from shared.storage.compiled import CompiledStatement
+from shared.storage.dispatch import take_next_of_host
+from shared.storage.host_standing import LockedHost
+from shared.tables import Cvm, StopAttempt, StopTask, VmHost
 
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sqlalchemy import Connection, Update
+    from psycopg import Connection
+    from sqlalchemy import Select
 
     from shared.models.decisions import Decision
     from shared.models.turns import Claim, TurnResult
@@ -43,20 +50,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LockedStop:
-    """A claimed stop whose row is locked, so that nobody else can end its claim."""
+    """A claimed stop whose row is locked, and its host's: nobody else can end its claim."""
 
     id: UUID
     cvm_id: int
     standing: Standing
+    host: LockedHost
 
 
-_LOCK_CLAIMED = (
+_LOCK_CLAIMED = CompiledStatement(
     select(
+        VmHost.max_concurrent_stops,
+        VmHost.unreachable_count,
         StopTask.cvm_id,
         StopTask.failures,
         StopTask.confirmations,
         extract("epoch", StopTask.deadline_at - now).label("seconds_left"),
     )
+    # The host first: rows are locked in the order in which they stand here.
+    .select_from(join(VmHost, StopTask, StopTask.vm_host_id == VmHost.id))
     .where(
         StopTask.id == bindparam("stop"),
         StopTask.attempt == bindparam("turn"),
@@ -67,27 +79,34 @@ _LOCK_CLAIMED = (
 )
 
 
-def lock_claimed(connection: Connection, claim: Claim) -> LockedStop | None:
-    """Lock the row of a claim.
+def lock_claimed(connection: Connection[Any], claim: Claim) -> LockedStop | None:
+    """Lock the row of a claim, and its host's.
 
     None when the claim is worth nothing any more: settled already, claimed anew, or its lease ran
     out. Then nothing may be changed.
     """
-    row = connection.execute(
-        _LOCK_CLAIMED, {"stop": claim.stop_task_id, "turn": claim.attempt}
-    ).one_or_none()
+    row = _LOCK_CLAIMED.run(
+        connection, {"stop": claim.stop_task_id, "turn": claim.attempt}
+    ).fetchone()
     if row is None:
         return None
-    standing = Standing(
-        attempt=claim.attempt,
-        failures=row.failures,
-        confirmations=row.confirmations,
-        seconds_left=float(row.seconds_left),
+    cap, unreachable_count, cvm_id, failures, confirmations, seconds_left = row
+    return LockedStop(
+        id=claim.stop_task_id,
+        cvm_id=cvm_id,
+        standing=Standing(
+            attempt=claim.attempt,
+            failures=failures,
+            confirmations=confirmations,
+            seconds_left=float(seconds_left),
+        ),
+        host=LockedHost(
+            id=claim.vm_host_id, max_concurrent_stops=cap, unreachable_count=unreachable_count
+        ),
     )
-    return LockedStop(id=claim.stop_task_id, cvm_id=row.cvm_id, standing=standing)
 
 
-def _build_decision() -> Update:
+def _build_decision() -> Select[UUID, str]:
     closed = bindparam("closed", type_=Boolean)
     code = bindparam("code", type_=Text)
     message = bindparam("message", type_=Text)
@@ -113,7 +132,7 @@ def _build_decision() -> Update:
         .values(in_progress=not_(closed), status=func.coalesce(seen, Cvm.status), updated_at=now)
         .cte("cvm")
     )
-    return (
+    stop = (
         update(StopTask)
         .where(
             StopTask.id == bindparam("stop"),
@@ -134,33 +153,52 @@ def _build_decision() -> Update:
             ),
             finished_at=case((closed, now), else_=null()),
         )
-        .add_cte(attempt, cvm)
+        .cte("stop")
     )
+    return take_next_of_host().add_cte(attempt, cvm, stop)
 
 
-_DECISION = _build_decision()
+_DECISION = CompiledStatement(_build_decision())
 
 
 def write_decision(
-    connection: Connection, stop: LockedStop, result: TurnResult, decision: Decision
-) -> None:
-    """Write a turn's end: the stop, its attempt, and its CVM, in one statement."""
-    connection.execute(
-        _DECISION,
+    connection: Connection[Any],
+    stop: LockedStop,
+    result: TurnResult,
+    decision: Decision,
+    *,
+    places: int,
+) -> list[DueStop]:
+    """Write a turn's end: the stop, its attempt, and its CVM, in one statement.
+
+    Parameters
+    ----------
+    connection
+        In the transaction that has locked the stop.
+    stop, result, decision
+        What ended, how, and what becomes of it.
+    places
+        How many stops of the host may be woken; they are marked as sent, and given.
+    """
+    rows = _DECISION.run(
+        connection,
         {
             "stop": stop.id,
             "turn": stop.standing.attempt,
             "cvm": stop.cvm_id,
-            "next_state": decision.state,
+            "next_state": str(decision.state),
             "closed": decision.state not in OPEN_STATES,
             "wait": timedelta(seconds=decision.wait),
             "failed": decision.failures,
             "confirmed": decision.confirmations,
-            "code": decision.code,
+            "code": decision.code and str(decision.code),
             "message": decision.message,
             "force_stopped": result.force_stopped,
-            "ended_in": decision.outcome,
-            "seen": result.power_state,
-            "exchanged": [exchange.as_json() for exchange in result.exchanges],
+            "ended_in": str(decision.outcome),
+            "seen": result.power_state and str(result.power_state),
+            "exchanged": Jsonb([exchange.as_json() for exchange in result.exchanges]),
+            "host": stop.host.id,
+            "places": places,
         },
     )
+    return [DueStop(stop_task_id=task, request_id=request_id) for task, request_id in rows]

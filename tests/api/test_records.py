@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from shared.database import transaction
+from shared.database import driver_transaction, transaction
 from shared.models.errors import ErrorCode, Fate
 from shared.models.states import PowerState
 from shared.models.turns import Exchange, Failure, TurnResult
@@ -44,10 +44,10 @@ def fail(engine: Engine, settings: Settings, stop_task_id: str) -> None:
         failure=FINAL,
         exchanges=(Exchange(request='StopVm {"id": "x"}', answer="401", seconds=0.01),),
     )
-    with transaction(engine) as session:
-        claimed = claim_stop(session, UUID(stop_task_id), worker="w@1", settings=settings)
+    with driver_transaction(engine) as connection:
+        claimed = claim_stop(connection, UUID(stop_task_id), worker="w@1", settings=settings)
         assert isinstance(claimed, ClaimedStop)
-        settle_stop(session, claimed.claim, result, settings=settings)
+        settle_stop(connection, claimed.claim, result, settings=settings)
 
 
 class TestBatches:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
 
 from shared.broker import Broker
-from shared.database import transaction
+from shared.database import driver_transaction, transaction
 from shared.exceptions import BrokerUnavailableError, IdempotencyMismatchError
 from shared.models.batches import BatchRequest
 from shared.models.states import StopState
 from shared.services import stops
 from shared.services.batch_stop import accept_batch
 from shared.services.stops import ClaimedStop, claim_stop, settle_stop
+from shared.storage.claims import lock_host_of
 from shared.storage.dispatch import mark_unsent, take_due
-from shared.storage.host_standing import lock_host
 from tests.shared.stop_watch import Watch
 from tests.support.moved_clock import MovedClock
 from tests.support.stepped_turn import SteppedTurn
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from uuid import UUID
 
-    from sqlalchemy import Connection
+    from psycopg import Connection
 
     from shared.models.batches import BatchAnswer
     from shared.models.callers import Caller
     from shared.models.turns import Claim, DueStop, TurnResult
-    from shared.storage.host_standing import LockedHost
+    from shared.storage.claims import LockedForClaim
     from tests.shared.stop_world import World
 
 
@@ -182,8 +182,8 @@ class Actors:
     def claim(self, stop_task_id: UUID) -> SteppedTurn | None:
         """Let a worker claim a stop, and begin its turn."""
         began = self.clock.monotonic()
-        with transaction(self.world.engine) as session:
-            claimed = claim_stop(session, stop_task_id, worker="w@1", settings=self.settings)
+        with driver_transaction(self.world.engine) as connection:
+            claimed = claim_stop(connection, stop_task_id, worker="w@1", settings=self.settings)
         if not isinstance(claimed, ClaimedStop):
             return None
         claim = claimed.claim
@@ -212,8 +212,8 @@ class Actors:
         task = before.tasks[claim.stop_task_id]
         is_current = task.state == StopState.STOPPING and task.attempt == claim.attempt
         is_late = not is_current or task.lease_expires_at <= before.now
-        with transaction(self.world.engine) as session:
-            settled = settle_stop(session, claim, result, settings=self.settings)
+        with driver_transaction(self.world.engine) as connection:
+            settled = settle_stop(connection, claim, result, settings=self.settings)
         if settled is not None:
             assert not is_late, "I4: a late worker settled a stop"
             self.send(settled.wake, delivery)
@@ -227,17 +227,16 @@ class Actors:
 
     @contextmanager
     def interrupted(self, by: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-        """Let something happen between a claim's unlocked look and its locks.
+        """Let something happen right before a claim takes its locks.
 
-        Gives a function that says whether it has: a claim that is refused at first sight never
-        comes to its locks.
+        Gives a function that says whether it has.
         """
         waiting = [by]
 
-        def lock_later(connection: Connection, vm_host_id: UUID) -> LockedHost:
+        def lock_later(connection: Connection[Any], stop_task_id: UUID) -> LockedForClaim | None:
             while waiting:
                 waiting.pop()()
-            return lock_host(connection, vm_host_id)
+            return lock_host_of(connection, stop_task_id)
 
-        with patch.object(stops, "lock_host", lock_later):
+        with patch.object(stops, "lock_host_of", lock_later):
             yield lambda: not waiting

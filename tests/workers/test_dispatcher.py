@@ -13,7 +13,7 @@ from redis import Redis
 from sqlalchemy import select, text
 
 from shared.broker import STOPS_QUEUE, Broker, make_celery
-from shared.database import transaction
+from shared.database import driver_transaction, transaction
 from shared.exceptions import BrokerUnavailableError
 from shared.models.turns import DueStop
 from shared.services.stops import ClaimedStop, claim_stop
@@ -63,8 +63,8 @@ def alter(yard: Yard, change: str) -> None:
 
 
 def claim(yard: Yard, task: UUID) -> None:
-    with transaction(yard.engine) as session:
-        claimed = claim_stop(session, task, worker="w1", settings=yard.settings)
+    with driver_transaction(yard.engine) as connection:
+        claimed = claim_stop(connection, task, worker="w1", settings=yard.settings)
         assert isinstance(claimed, ClaimedStop)
 
 

@@ -78,14 +78,20 @@ def _left(until: float, error: type[httpcore.TimeoutException]) -> float:
 
 
 class BoundedStream(httpcore.NetworkStream):
-    """A connection that obeys the budget of whichever exchange uses it."""
+    """A connection that obeys the budget of whichever exchange uses it.
+
+    What is written is kept until an answer is asked for, so that a request's head and its body,
+    which httpcore writes one after the other, are one system call and one packet.
+    """
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
+        self._unsent = b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 (httpcore's signature; the budget decides)
         """Read what is there, or raise `httpcore.ReadTimeout` at the deadline."""
         budget = CURRENT_BUDGET.get()
+        self._send(budget)
         data = self._stream.read(max_bytes, budget.left_to_read())
         if data:
             budget.received = True
@@ -94,13 +100,17 @@ class BoundedStream(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 (as above)
+        """Keep it until `read`."""
+        self._unsent += buffer
+
+    def _send(self, budget: Budget) -> None:
         """Send everything, or raise `httpcore.WriteTimeout` at the deadline."""
-        if not buffer:
+        if not self._unsent:
             return
-        budget = CURRENT_BUDGET.get()
         left = budget.left_to_write()
         budget.sent = True
-        self._stream.write(buffer, left)
+        unsent, self._unsent = self._unsent, b""
+        self._stream.write(unsent, left)
 
     def close(self) -> None:
         """Close the connection."""

@@ -47,6 +47,9 @@ MAX_ANSWER = 1 << 20
 MAX_LIST = 8 << 20
 """Longest list of VMs, in bytes: 1,000 VMs with 8 KiB each."""
 
+INFO = TypeAdapter(InfoAnswer)
+STATUS = TypeAdapter(StatusAnswer)
+VERSION = TypeAdapter(VersionAnswer)
 NOTHING: TypeAdapter[dict[str, Any] | None] = TypeAdapter(dict[str, Any] | None)
 """The empty answer is `null`; dstack's own clients take `{}` too."""
 
@@ -103,7 +106,7 @@ class DstackDriver:
         """Ask what state a VM is in; `ABSENT` for one that the host does not know."""
         _check_vm_id(vm_uuid)
         request = {"id": vm_uuid}
-        answer = self._ask("GetInfo", request, TypeAdapter(InfoAnswer), bounds, MAX_ANSWER)
+        answer = self._ask("GetInfo", request, INFO, bounds, MAX_ANSWER)
         if not answer.found:
             return PowerState.ABSENT
         if answer.info is None or answer.info.id != vm_uuid:
@@ -135,7 +138,7 @@ class DstackDriver:
     def list_vms(self, bounds: CallBounds) -> list[HostVm]:
         """List every VM of the host. Without a page, Status gives all of them."""
         request = {"brief": True}
-        answer = self._ask("Status", request, TypeAdapter(StatusAnswer), bounds, MAX_LIST)
+        answer = self._ask("Status", request, STATUS, bounds, MAX_LIST)
         return [
             HostVm(vm_uuid=vm.id, name=vm.name, power_state=vm.power_state) for vm in answer.vms
         ]
@@ -145,7 +148,7 @@ class DstackDriver:
 
         v0.5.x asks for no credentials at `/prpc`, so that there wrong ones pass.
         """
-        answer = self._ask("Version", {}, TypeAdapter(VersionAnswer), bounds, MAX_ANSWER)
+        answer = self._ask("Version", {}, VERSION, bounds, MAX_ANSWER)
         return HostVersion(version=answer.version, revision=answer.rev)
 
     def close(self) -> None:

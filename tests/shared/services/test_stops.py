@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, select, text
 
-from shared.database import transaction
+from shared.database import driver_transaction, transaction
 from shared.models.errors import ErrorCode, Fate
 from shared.models.states import PowerState, StopState
 from shared.models.turns import Claim, Exchange, Failure, Refusal, TurnResult
 from shared.services.stops import ClaimedStop, Settled, claim_stop, settle_stop
-from shared.storage.claims import claim_row
+from shared.storage.claims import claim_row, lock_host_of
 from shared.tables import Cvm, StopAttempt, StopTask, VmHost
 
 
@@ -37,8 +37,8 @@ def failure(fate: Fate, code: ErrorCode = ErrorCode.HOST_ERROR) -> TurnResult:
 
 
 def claim(yard: Yard, task: UUID) -> Claim | Refusal:
-    with transaction(yard.engine) as session:
-        claimed = claim_stop(session, task, worker="w1", settings=yard.settings)
+    with driver_transaction(yard.engine) as connection:
+        claimed = claim_stop(connection, task, worker="w1", settings=yard.settings)
         return claimed.claim if isinstance(claimed, ClaimedStop) else claimed
 
 
@@ -48,9 +48,14 @@ def got(yard: Yard, task: UUID) -> Claim:
     return claimed
 
 
+def refuse(yard: Yard, tasks: list[UUID]) -> None:
+    """Let the messages of some stops come to a host that is full."""
+    assert {claim(yard, task) for task in tasks} == {Refusal.HOST_AT_CAP}
+
+
 def settle(yard: Yard, claimed: Claim, result: TurnResult) -> Settled | None:
-    with transaction(yard.engine) as session:
-        return settle_stop(session, claimed, result, settings=yard.settings)
+    with driver_transaction(yard.engine) as connection:
+        return settle_stop(connection, claimed, result, settings=yard.settings)
 
 
 def row(yard: Yard, task: UUID) -> StopTask:
@@ -104,12 +109,21 @@ class TestClaiming:
         assert claim(yard, task) is Refusal.NOT_DUE
 
     def test_not_due_any_more_once_it_is_locked(self, yard: Yard) -> None:
-        """Another worker may have had a turn since the unlocked look."""
+        """Another worker may have had a turn while the lock was waited for."""
         (task,) = yard.accept()
-        alter(yard, task, "due_at = now() + interval '1 minute'")
-        with transaction(yard.engine) as session:
-            lease = timedelta(seconds=9)
-            assert claim_row(session.connection(), task, worker="w1", lease=lease) is None
+        with driver_transaction(yard.engine) as connection:
+            host = lock_host_of(connection, task)
+            assert host is not None
+            alter(yard, task, "due_at = now() + interval '1 minute'")
+            claimed = claim_row(
+                connection,
+                task,
+                host,
+                worker="w1",
+                lease=timedelta(seconds=9),
+                breaker_threshold=3,
+            )
+            assert claimed is None
 
     def test_never_more_than_the_cap(self, yard: Yard) -> None:
         """Without the host's lock, claims that run at once each see a free place."""
@@ -268,7 +282,9 @@ class TestFencing:
 class TestWaking:
     def test_an_ending_turn_wakes_one_that_waits(self, yard: Yard) -> None:
         tasks = yard.accept(3, cap=1)
-        settled = settle(yard, got(yard, tasks[0]), DOWN)
+        claimed = got(yard, tasks[0])
+        refuse(yard, tasks[1:])
+        settled = settle(yard, claimed, DOWN)
         assert settled is not None
         assert len(settled.wake) == 1
         assert settled.wake[0].stop_task_id in tasks[1:]
@@ -276,6 +292,7 @@ class TestWaking:
     def test_two_ending_turns_wake_different_ones(self, yard: Yard) -> None:
         tasks = yard.accept(6, cap=2)
         claims = [got(yard, task) for task in tasks[:2]]
+        refuse(yard, tasks[2:])
         woken = [settle(yard, each, DOWN) for each in claims]
         ids = [stop.stop_task_id for each in woken if each for stop in each.wake]
         assert len(set(ids)) == 2
@@ -283,8 +300,9 @@ class TestWaking:
     def test_turns_without_end_do_not_keep_others_from_theirs(self, yard: Yard) -> None:
         """Ten VMs stop for ever on a host with two places: an eleventh is tried all the same."""
         *endless, patient = yard.accept(11, cap=2)
-        alter(yard, patient, "sent_at = now(), due_at = now()")  # it came last, and was refused
+        alter(yard, patient, "due_at = now()")  # it came last
         claims = [got(yard, task) for task in endless[:2]]
+        refuse(yard, [*endless[2:], patient])
         tried: list[UUID] = []
         while patient not in tried:
             settled = settle(yard, claims.pop(0), NOT_YET)
@@ -295,9 +313,38 @@ class TestWaking:
             for task in endless:  # the time that a confirmation waits passes at once
                 alter(yard, task, "due_at = least(due_at, now())")
 
+    def test_whose_message_is_under_way_is_not_woken(self, yard: Yard) -> None:
+        """A second message would cost a worker as much as the first, and do nothing."""
+        tasks = yard.accept(3, cap=1)
+        claimed = got(yard, tasks[0])
+        refuse(yard, tasks[2:])
+        settled = settle(yard, claimed, DOWN)
+        assert settled is not None
+        assert [stop.stop_task_id for stop in settled.wake] == tasks[2:]
+        got(yard, tasks[2])
+
+    def test_a_refusal_and_an_ending_turn_do_not_miss_each_other(self, yard: Yard) -> None:
+        """Were a stop put back without the host's lock, nobody would know of the free place."""
+        first, second = yard.accept(2, cap=1)
+        claimed = got(yard, first)
+        with driver_transaction(yard.engine) as connection:
+            refusal = claim_stop(connection, second, worker="w2", settings=yard.settings)
+            assert refusal is Refusal.HOST_AT_CAP
+            settling: list[Settled | None] = []
+            ending = threading.Thread(target=lambda: settling.append(settle(yard, claimed, DOWN)))
+            ending.start()
+            ending.join(0.3)
+            assert ending.is_alive(), "a turn ends while a refusal is not written down yet"
+        ending.join()
+        (settled,) = settling
+        assert settled is not None
+        assert [stop.stop_task_id for stop in settled.wake] == [second]
+
     def test_nobody_is_woken_on_a_host_that_does_not_answer(self, yard: Yard) -> None:
         tasks = yard.accept(3, cap=1)
-        settled = settle(yard, got(yard, tasks[0]), failure(Fate.UNREACHABLE))
+        claimed = got(yard, tasks[0])
+        refuse(yard, tasks[1:])
+        settled = settle(yard, claimed, failure(Fate.UNREACHABLE))
         assert settled is not None
         assert settled.wake == ()
 
@@ -317,7 +364,7 @@ class TestBreaker:
         with transaction(yard.engine) as session:
             session.execute(text("UPDATE vm_hosts SET breaker_open_until = now()"))
         trial = got(yard, rest[0])
-        assert claim(yard, rest[1]) is Refusal.HOST_AT_CAP
+        refuse(yard, rest[1:])
         settled = settle(yard, trial, DOWN)
         assert settled is not None
         assert {stop.stop_task_id for stop in settled.wake} == set(rest[1:])
