@@ -7,15 +7,17 @@ docs/decisions/0002-celery-settings.md for what was measured.
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
-from kombu import Queue
+from kombu import Connection, Producer, Queue
 from redis import ConnectionPool, SSLConnection
 
 from shared.absence import Absence
 from shared.exceptions import BrokerUnavailableError
+from shared.stop_messages import StopMessages
 
 
 if TYPE_CHECKING:
@@ -152,6 +154,9 @@ class Broker:
     def __init__(self, app: Celery, absence: Absence | None = None) -> None:
         self._app = app
         self._absence = absence or Absence()
+        self._is_redis = app.connection_for_write().transport_cls in REDIS_SCHEMES
+        self._learning = threading.Lock()
+        self._messages: StopMessages | None = None
 
     def send_stops(self, stops: Sequence[DueStop]) -> None:
         """Send one Celery task for each stop, all in one trip where the broker allows it.
@@ -164,17 +169,41 @@ class Broker:
         if not stops:
             return
         failure = f"the broker did not take {len(stops)} messages"
-        with self._producer(failure) as producer, producer.batch():
-            for stop in stops:
-                self._app.send_task(
-                    STOP_TASK,
-                    args=(str(stop.stop_task_id),),
-                    kwargs={"request_id": stop.request_id},
-                    task_id=str(stop.stop_task_id),
-                    queue=STOPS_QUEUE,
-                    producer=producer,
-                    retry=False,
-                )
+        with self._producer(failure) as producer:
+            made = [self._known_messages().make(stop) for stop in stops] if self._is_redis else []
+            ready = [message for message in made if message is not None]
+            if len(ready) == len(stops):
+                with producer.channel.conn_or_acquire() as client:
+                    client.lpush(STOPS_QUEUE, *ready)
+                return
+            with producer.batch():
+                for stop in stops:
+                    self._publish(producer, stop)
+
+    def _known_messages(self) -> StopMessages:
+        """Give what makes messages; learns it the first time, by publishing to nowhere."""
+        with self._learning:
+            if self._messages is None:
+                self._messages = StopMessages.from_prototype(self._publish_to_memory)
+            return self._messages
+
+    def _publish_to_memory(self, stop: DueStop) -> dict[str, Any]:
+        with Connection("memory://") as nowhere:
+            channel: Any = nowhere.default_channel
+            self._publish(Producer(channel), stop)
+            published: dict[str, Any] = channel._get(STOPS_QUEUE)  # noqa: SLF001 - what a transport implements
+            return published
+
+    def _publish(self, producer: Producer, stop: DueStop) -> None:
+        self._app.send_task(
+            STOP_TASK,
+            args=(str(stop.stop_task_id),),
+            kwargs={"request_id": stop.request_id},
+            task_id=str(stop.stop_task_id),
+            queue=STOPS_QUEUE,
+            producer=producer,
+            retry=False,
+        )
 
     def send_heartbeat(self, queue: str) -> None:
         """Send a worker's heartbeat to the queue of its own.

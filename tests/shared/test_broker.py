@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -53,6 +54,39 @@ class TestOnValkey:
         assert (headers["task"], headers["id"]) == (STOP_TASK, str(stop.stop_task_id))
         assert headers["argsrepr"] == f"('{stop.stop_task_id}',)"
         assert headers["kwargsrepr"] == "{'request_id': 'from-afar'}"
+
+    @pytest.mark.parametrize(
+        "request_id", ["from-afar", "with spaces: ~!", 'it\'s "quoted" \\', "ü"]
+    )
+    def test_it_is_the_message_that_celery_makes(
+        self, broker: Broker, valkey: str, request_id: str
+    ) -> None:
+        """Each is made from a prototype; whatever Celery puts into one must be in it."""
+        stop = DueStop(stop_task_id=uuid4(), request_id=request_id)
+        app = make_celery(BrokerSettings(broker_url=SecretStr(valkey)))
+        app.send_task(
+            STOP_TASK,
+            args=(str(stop.stop_task_id),),
+            kwargs={"request_id": request_id},
+            task_id=str(stop.stop_task_id),
+            queue=STOPS_QUEUE,
+        )
+        broker.send_stops([stop])
+        app.close()
+        with Redis.from_url(valkey) as client:
+            ours, theirs = (json.loads(each) for each in client.lrange(STOPS_QUEUE, 0, -1))
+        tags = {message["properties"].pop("delivery_tag") for message in (ours, theirs)}
+        assert len(tags) == 2
+        for message in (ours, theirs):
+            message["properties"].pop("reply_to")  # an id of the sender's thread, for answers
+            message["body"] = json.loads(base64.b64decode(message["body"]))
+        assert ours == theirs
+
+    def test_each_delivery_has_a_tag_of_its_own(self, broker: Broker, valkey: str) -> None:
+        broker.send_stops(stops(5))
+        with Redis.from_url(valkey) as client:
+            sent = [json.loads(each) for each in client.lrange(STOPS_QUEUE, 0, -1)]
+        assert len({message["properties"]["delivery_tag"] for message in sent}) == 5
 
     def test_a_batch_is_one_trip(self, broker: Broker, valkey: str) -> None:
         broker.send_stops(stops(1))
