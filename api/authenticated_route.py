@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from shared.database import transaction
+from shared.database import single_statement
 from shared.services.authentication import authenticate
 
 
@@ -112,9 +112,9 @@ class StrictJsonRequest(Request):
 
 def admit_caller(parts: ApiParts, api_key: str | None) -> Caller:
     """Find who is asking, and count it; raises what `authenticate` and `RateLimit.take` raise."""
-    with transaction(parts.engine) as session:
-        caller = authenticate(session, api_key)
-    # After the transaction: the broker may be slow, and connections to the database are few.
+    with single_statement(parts.engine) as connection:
+        caller = authenticate(connection, api_key)
+    # After giving it back: the broker may be slow, and connections to the database are few.
     parts.rate_limit.take(caller.api_key_id)
     return caller
 

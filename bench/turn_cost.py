@@ -121,8 +121,8 @@ class Yard:
             )
             cvms = [make_cvm(session, workspace, host, vm_uuid=vm).hash_id for vm in vms]
         request = BatchRequest(cvm_ids=tuple(cvms), request_id="bench")
-        with meter.step(f"accept of {MAX_BATCH}"), transaction(self.engine) as session:
-            answer = accept_batch(session, self._caller, request, self.settings)
+        with meter.step(f"accept of {MAX_BATCH}"), driver_transaction(self.engine) as connection:
+            answer = accept_batch(connection, self._caller, request, self.settings)
         return [stop.stop_task_id for stop in answer.to_send]
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Response
 from api.authenticated_route import AuthenticatedRoute
 from api.dependencies import CurrentCaller, Parts, RequestId
 from api.schemas import BatchStopErrorEntry, BatchStopRequest, BatchStopResponse, PlainText
-from shared.database import transaction
+from shared.database import driver_transaction
 from shared.exceptions import BrokerUnavailableError
 from shared.failpoints import Failpoint, reach
 from shared.models.batches import BatchAnswer, BatchRequest
@@ -55,11 +55,11 @@ def handle_batch_stop_cvms(
     request = BatchRequest(
         cvm_ids=tuple(body.cvm_ids), request_id=request_id, idempotency_key=idempotency_key
     )
-    with transaction(parts.engine) as session:
+    with driver_transaction(parts.engine) as connection:
         if dry_run:
-            answer = preview_batch(session, caller, request)
+            answer = preview_batch(connection, caller, request)
         else:
-            answer = accept_batch(session, caller, request, parts.settings)
+            answer = accept_batch(connection, caller, request, parts.settings)
     reach(Failpoint.API_COMMITTED)
     _wake_workers(parts, answer)
     if answer.batch_id is not None:

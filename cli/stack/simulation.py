@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid5
 
+from shared.database import driver_of
 from shared.exceptions import (
     AuthenticationError,
     KeyNotAllowedError,
@@ -180,7 +181,7 @@ def ensure_key(
 
     label = f"{user}@{workspace}"
     with suppress(AuthenticationError):
-        authenticate(session, kept.get(label))
+        authenticate(driver_of(session), kept.get(label))
         return label, kept[label]
     try:
         made = create_key(session, user=user, workspace=workspace, name=KEY_NAME, valid_for=None)

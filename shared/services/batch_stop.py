@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.exceptions import IdempotencyMismatchError, TooManyCvmsError
 from shared.models.batches import CVM_NOT_FOUND, MAX_BATCH, BatchAnswer, RefusedCvm
-from shared.storage.batches import (
-    add_batch,
-    add_stops,
-    find_candidates,
-    find_earlier,
-    request_digest,
-)
+from shared.storage.batches import add_batch, find_candidates, find_earlier, request_digest
 
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
+    from psycopg import Connection
 
     from shared.models.batches import BatchRequest
     from shared.models.callers import Caller
     from shared.settings import ApiSettings
-    from shared.storage.batches import Candidate
-    from shared.tables import StopBatch
+    from shared.storage.batches import Candidate, EarlierBatch
 
 
 def accept_batch(
-    session: Session, caller: Caller, request: BatchRequest, settings: ApiSettings
+    connection: Connection[Any], caller: Caller, request: BatchRequest, settings: ApiSettings
 ) -> BatchAnswer:
     """Write a batch stop down; the caller commits and then sends `to_send`.
 
@@ -41,23 +33,18 @@ def accept_batch(
     """
     _check_size(request)
     if request.idempotency_key is not None:
-        earlier = find_earlier(session, caller, request.idempotency_key)
+        earlier = find_earlier(connection, caller, request.idempotency_key)
         if earlier is not None:
             return _replay(earlier, request)
-    candidates = find_candidates(session, request.cvm_ids, sees_only=caller.sees_only, lock=True)
+    candidates = find_candidates(connection, request.cvm_ids, sees_only=caller.sees_only, lock=True)
     answer, to_stop = _decide(request, candidates)
-    batch_id = add_batch(session, caller, request, answer)
-    stops = add_stops(
-        session,
-        batch_id,
-        to_stop,
-        request_id=request.request_id,
-        deadline=timedelta(seconds=settings.stop_deadline),
-    )
-    return replace(answer, batch_id=batch_id, to_send=stops)
+    deadline = timedelta(seconds=settings.stop_deadline)
+    return add_batch(connection, caller, request, answer, to_stop, deadline=deadline)
 
 
-def preview_batch(session: Session, caller: Caller, request: BatchRequest) -> BatchAnswer:
+def preview_batch(
+    connection: Connection[Any], caller: Caller, request: BatchRequest
+) -> BatchAnswer:
     """Give the answer that `accept_batch` would give now; nothing is written or locked.
 
     Raises
@@ -66,7 +53,9 @@ def preview_batch(session: Session, caller: Caller, request: BatchRequest) -> Ba
         More than 50 ids.
     """
     _check_size(request)
-    candidates = find_candidates(session, request.cvm_ids, sees_only=caller.sees_only, lock=False)
+    candidates = find_candidates(
+        connection, request.cvm_ids, sees_only=caller.sees_only, lock=False
+    )
     return _decide(request, candidates)[0]
 
 
@@ -104,17 +93,11 @@ def _decide(
     return answer, list(to_stop.values())
 
 
-def _replay(earlier: StopBatch, request: BatchRequest) -> BatchAnswer:
+def _replay(earlier: EarlierBatch, request: BatchRequest) -> BatchAnswer:
     if earlier.request_digest != request_digest(request.cvm_ids):
         msg = (
             f"Idempotency-Key {request.idempotency_key!r} was used before with another list of"
             " CVMs: take a new key for a new request"
         )
         raise IdempotencyMismatchError(msg)
-    return BatchAnswer(
-        batch_id=earlier.id,
-        total=earlier.total,
-        stopped=earlier.stopped,
-        skipped=earlier.skipped,
-        errors=tuple(RefusedCvm(**error) for error in earlier.errors),
-    )
+    return earlier.answer

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from sqlalchemy import BigInteger, Interval, any_, bindparam, func, insert, literal, select, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from psycopg.types.json import Jsonb
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Integer,
+    Interval,
+    LargeBinary,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from shared.models.batches import BatchAnswer, RefusedCvm
 from shared.models.turns import DueStop
+from shared.storage.compiled import CompiledStatement
 from shared.tables import Cvm, StopBatch, StopTask
 
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import timedelta
-    from uuid import UUID
 
-    from sqlalchemy.orm import Session
+    from psycopg import Connection
+    from sqlalchemy import Select
 
-    from shared.models.batches import BatchAnswer, BatchRequest
+    from shared.models.batches import BatchRequest
     from shared.models.callers import Caller
 
 
@@ -34,15 +53,46 @@ class Candidate:
     """Not in progress, has a VM, and no GPU rental manages it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EarlierBatch:
+    """A batch that the same idempotency key has made before."""
+
+    request_digest: bytes
+    answer: BatchAnswer
+    """As it was given then; nothing is to be sent for it."""
+
+
+def _build_candidates(*, everywhere: bool, lock: bool) -> CompiledStatement:
+    query = (
+        select(
+            Cvm.id,
+            Cvm.hash_id,
+            Cvm.in_progress.is_(False) & Cvm.vm_uuid.is_not(None) & Cvm.gpu_rental_order.is_(None),
+        )
+        .where(Cvm.hash_id == any_(bindparam("hash_ids", type_=ARRAY(Text))))
+        .order_by(Cvm.id)
+    )
+    if not everywhere:
+        query = query.where(Cvm.workspace_id == bindparam("sees_only", type_=Uuid))
+    return CompiledStatement(query.with_for_update() if lock else query)
+
+
+_CANDIDATES = {
+    (everywhere, lock): _build_candidates(everywhere=everywhere, lock=lock)
+    for everywhere in (False, True)
+    for lock in (False, True)
+}
+
+
 def find_candidates(
-    session: Session, hash_ids: Collection[str], *, sees_only: UUID | None, lock: bool
+    connection: Connection[Any], hash_ids: Collection[str], *, sees_only: UUID | None, lock: bool
 ) -> dict[str, Candidate]:
     """Read the CVMs of a request, by hash id; what the caller may not see is not there.
 
     Parameters
     ----------
-    session
-        Open transaction.
+    connection
+        In an open transaction.
     hash_ids
         Ids as the caller wrote them, any text.
     sees_only
@@ -51,23 +101,13 @@ def find_candidates(
         Lock the rows until the transaction ends, in the order of their keys, so that two requests
         for the same CVMs take turns and never wait for each other in a circle.
     """
-    wanted = bindparam("hash_ids", list(set(hash_ids)), type_=ARRAY(Cvm.hash_id.type))
-    query = (
-        select(
-            Cvm.id,
-            Cvm.hash_id,
-            Cvm.in_progress.is_(False) & Cvm.vm_uuid.is_not(None) & Cvm.gpu_rental_order.is_(None),
-        )
-        .where(Cvm.hash_id == any_(wanted))
-        .order_by(Cvm.id)
-    )
+    parameters: dict[str, Any] = {"hash_ids": list(set(hash_ids))}
     if sees_only is not None:
-        query = query.where(Cvm.workspace_id == sees_only)
-    if lock:
-        query = query.with_for_update()
+        parameters["sees_only"] = sees_only
+    rows = _CANDIDATES[sees_only is None, lock].run(connection, parameters)
     return {
         hash_id: Candidate(id=row_id, hash_id=hash_id, may_be_stopped=may_be_stopped)
-        for row_id, hash_id, may_be_stopped in session.execute(query)
+        for row_id, hash_id, may_be_stopped in rows
     }
 
 
@@ -80,49 +120,71 @@ def request_digest(cvm_ids: Collection[str]) -> bytes:
     return digest.digest()
 
 
-def find_earlier(session: Session, caller: Caller, idempotency_key: str) -> StopBatch | None:
+_LOCK_KEY = CompiledStatement(
+    select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("lock_name", type_=Text), 0)))
+)
+_EARLIER = CompiledStatement(
+    select(
+        StopBatch.request_digest,
+        StopBatch.id,
+        StopBatch.total,
+        StopBatch.stopped,
+        StopBatch.skipped,
+        StopBatch.errors,
+    ).where(
+        StopBatch.user_id == bindparam("user"),
+        StopBatch.workspace_id == bindparam("workspace"),
+        StopBatch.idempotency_key == bindparam("key"),
+    )
+)
+
+
+def find_earlier(
+    connection: Connection[Any], caller: Caller, idempotency_key: str
+) -> EarlierBatch | None:
     """Find the batch that this caller's key has made before; waits for one that is being made."""
     lock_name = f"{caller.user_id} {caller.workspace_id} {idempotency_key}"
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(lock_name, 0))))
-    return session.scalars(
-        select(StopBatch).where(
-            StopBatch.user_id == caller.user_id,
-            StopBatch.workspace_id == caller.workspace_id,
-            StopBatch.idempotency_key == idempotency_key,
-        )
-    ).one_or_none()
+    _LOCK_KEY.run(connection, {"lock_name": lock_name})
+    row = _EARLIER.run(
+        connection,
+        {"user": caller.user_id, "workspace": caller.workspace_id, "key": idempotency_key},
+    ).fetchone()
+    if row is None:
+        return None
+    request_digest, batch_id, total, stopped, skipped, errors = row
+    return EarlierBatch(
+        request_digest=request_digest,
+        answer=BatchAnswer(
+            batch_id=batch_id,
+            total=total,
+            stopped=stopped,
+            skipped=skipped,
+            errors=tuple(RefusedCvm(**error) for error in errors),
+        ),
+    )
 
 
-def add_batch(session: Session, caller: Caller, request: BatchRequest, answer: BatchAnswer) -> UUID:
-    """Write a batch and its answer; gives the batch's id."""
-    return session.execute(
+def _build_add() -> Select[UUID, UUID]:
+    request_id = bindparam("request_id", type_=Text)
+    batch = (
         insert(StopBatch)
         .values(
-            workspace_id=caller.workspace_id,
-            user_id=caller.user_id,
-            api_key_id=caller.api_key_id,
-            by_admin=caller.sees_only is None,
-            request_id=request.request_id,
-            total=answer.total,
-            stopped=answer.stopped,
-            skipped=answer.skipped,
-            errors=[{"cvm_id": e.cvm_id, "error": e.error} for e in answer.errors],
-            idempotency_key=request.idempotency_key,
-            request_digest=request_digest(request.cvm_ids) if request.idempotency_key else None,
+            workspace_id=bindparam("workspace", type_=Uuid),
+            user_id=bindparam("user", type_=Uuid),
+            api_key_id=bindparam("api_key", type_=Uuid),
+            by_admin=bindparam("by_an_admin", type_=Boolean),
+            request_id=request_id,
+            total=bindparam("asked", type_=Integer),
+            stopped=bindparam("taken", type_=Integer),
+            skipped=bindparam("passed_over", type_=Integer),
+            errors=bindparam("refused", type_=JSONB),
+            idempotency_key=bindparam("key", type_=Text),
+            request_digest=bindparam("digest", type_=LargeBinary),
         )
         .returning(StopBatch.id)
-    ).scalar_one()
-
-
-def add_stops(
-    session: Session, batch_id: UUID, cvms: list[int], *, request_id: str, deadline: timedelta
-) -> tuple[DueStop, ...]:
-    """Put CVMs in progress and write a stop task for each, in one statement.
-
-    The rows are written as sent: the caller sends right after the commit, and should that fail,
-    the dispatcher takes them for lost after `resend_after`.
-    """
-    ids = bindparam("cvms", cvms, type_=ARRAY(BigInteger))
+        .cte("batch")
+    )
+    ids = bindparam("cvms", type_=ARRAY(BigInteger))
     put_in_progress = (
         update(Cvm)
         .where(Cvm.id == any_(ids))
@@ -131,19 +193,74 @@ def add_stops(
     )
     columns = ["batch_id", "cvm_id", "workspace_id", "vm_host_id", "vm_uuid", "request_id"]
     rows = select(
-        literal(batch_id),
+        batch.c.id,
         Cvm.id,
         Cvm.workspace_id,
         Cvm.vm_host_id,
         Cvm.vm_uuid,
-        literal(request_id),
-        func.now() + literal(deadline, Interval),
+        request_id,
+        func.now() + bindparam("deadline", type_=Interval),
         func.now(),
     ).where(Cvm.id == any_(ids))
-    accepted = session.execute(
+    task = (
         insert(StopTask)
         .from_select([*columns, "deadline_at", "sent_at"], rows)
         .returning(StopTask.id)
+        .cte("task")
+    )
+    return (
+        select(batch.c.id, task.c.id)
+        .select_from(batch.outerjoin(task, true()))
         .add_cte(put_in_progress)
-    ).scalars()
-    return tuple(DueStop(stop_task_id=task, request_id=request_id) for task in accepted)
+    )
+
+
+_ADD = CompiledStatement(_build_add())
+
+
+def add_batch(
+    connection: Connection[Any],
+    caller: Caller,
+    request: BatchRequest,
+    answer: BatchAnswer,
+    cvms: list[int],
+    *,
+    deadline: timedelta,
+) -> BatchAnswer:
+    """Write a batch, put its CVMs in progress, and write a stop task for each, in one statement.
+
+    The stops are written as sent: the caller sends right after the commit, and should that fail,
+    the dispatcher takes them for lost after `resend_after`.
+
+    Returns
+    -------
+    BatchAnswer
+        The answer with the batch's id, and what is to be sent.
+    """
+    rows = _ADD.run(
+        connection,
+        {
+            "workspace": caller.workspace_id,
+            "user": caller.user_id,
+            "api_key": caller.api_key_id,
+            "by_an_admin": caller.sees_only is None,
+            "request_id": request.request_id,
+            "asked": answer.total,
+            "taken": answer.stopped,
+            "passed_over": answer.skipped,
+            "refused": Jsonb([{"cvm_id": e.cvm_id, "error": e.error} for e in answer.errors]),
+            "key": request.idempotency_key,
+            "digest": request_digest(request.cvm_ids) if request.idempotency_key else None,
+            "cvms": cvms,
+            "deadline": deadline,
+        },
+    ).fetchall()
+    return replace(
+        answer,
+        batch_id=rows[0][0],
+        to_send=tuple(
+            DueStop(stop_task_id=task, request_id=request.request_id)
+            for _, task in rows
+            if task is not None
+        ),
+    )

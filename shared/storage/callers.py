@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, exists, func, select
+from sqlalchemy import bindparam, case, exists, func, select
 
 from shared.models.callers import Caller
 from shared.models.states import UserRole
+from shared.storage.compiled import CompiledStatement
 from shared.tables import ApiKey, Membership, User
 
 
 if TYPE_CHECKING:
+    from psycopg import Connection
     from sqlalchemy import ColumnElement
-    from sqlalchemy.orm import Session
 
 VALID = "valid"
 """State of a key that lets its holder in."""
-
-
-def find_caller(session: Session, digest: bytes) -> Caller | None:
-    """Find the holder of the key with this digest, if the key is valid now."""
-    row = session.execute(
-        select(ApiKey.id, ApiKey.workspace_id, User.id, User.role)
-        .join(User, User.id == ApiKey.user_id)
-        .where(ApiKey.digest == digest, key_state(User) == VALID)
-    ).one_or_none()
-    if row is None:
-        return None
-    api_key_id, workspace_id, user_id, role = row
-    return Caller(
-        api_key_id=api_key_id,
-        user_id=user_id,
-        role=UserRole(role),
-        workspace_id=workspace_id,
-    )
 
 
 def key_state(holder: type[User]) -> ColumnElement[str]:
@@ -56,4 +39,25 @@ def key_state(holder: type[User]) -> ColumnElement[str]:
         (ApiKey.expires_at <= func.now(), "expired"),
         ((holder.role != UserRole.ADMIN) & ~member, "not_a_member"),
         else_=VALID,
+    )
+
+
+_FIND = CompiledStatement(
+    select(ApiKey.id, ApiKey.workspace_id, User.id, User.role)
+    .join(User, User.id == ApiKey.user_id)
+    .where(ApiKey.digest == bindparam("presented"), key_state(User) == VALID)
+)
+
+
+def find_caller(connection: Connection[Any], digest: bytes) -> Caller | None:
+    """Find the holder of the key with this digest, if the key is valid now."""
+    row = _FIND.run(connection, {"presented": digest}).fetchone()
+    if row is None:
+        return None
+    api_key_id, workspace_id, user_id, role = row
+    return Caller(
+        api_key_id=api_key_id,
+        user_id=user_id,
+        role=UserRole(role),
+        workspace_id=workspace_id,
     )

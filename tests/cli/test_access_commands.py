@@ -8,7 +8,7 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import select, update
 
-from shared.database import transaction
+from shared.database import driver_of, transaction
 from shared.exceptions import AuthenticationError
 from shared.services.authentication import authenticate
 from shared.tables import ApiKey
@@ -37,7 +37,7 @@ def make_key(cvmstop: Cvmstop, *options: str, user: str = "alice") -> str:
 def works(engine: Engine, key: str) -> bool:
     with transaction(engine) as session:
         try:
-            authenticate(session, key)
+            authenticate(driver_of(session), key)
         except AuthenticationError:
             return False
         return True

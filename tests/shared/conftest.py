@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.database import transaction
+from shared.database import driver_transaction, transaction
 from shared.models.batches import BatchRequest
 from shared.models.callers import Caller
 from shared.models.states import UserRole
@@ -38,8 +38,8 @@ class Yard:
             vm_host = make_host(session, name=host, cap=cap)
             cvms = [make_cvm(session, workspace, vm_host).hash_id for _ in range(count)]
         request = BatchRequest(cvm_ids=tuple(cvms), request_id="test")
-        with transaction(self.engine) as session:
-            answer = accept_batch(session, self.caller, request, self.settings)
+        with driver_transaction(self.engine) as connection:
+            answer = accept_batch(connection, self.caller, request, self.settings)
         return [stop.stop_task_id for stop in answer.to_send]
 
 

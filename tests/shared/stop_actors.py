@@ -122,12 +122,12 @@ class Actors:
         if earlier and earlier[0] != request:
             with (
                 pytest.raises(IdempotencyMismatchError),
-                transaction(self.world.engine) as session,
+                driver_transaction(self.world.engine) as connection,
             ):
-                accept_batch(session, caller, request, self.settings)
+                accept_batch(connection, caller, request, self.settings)
             return
-        with transaction(self.world.engine) as session:
-            answer = accept_batch(session, caller, request, self.settings)
+        with driver_transaction(self.world.engine) as connection:
+            answer = accept_batch(connection, caller, request, self.settings)
         assert answer.total == len(ids) == answer.stopped + answer.skipped + len(answer.errors)
         if earlier:
             first = earlier[1]

@@ -13,7 +13,7 @@ from redis import Redis
 from sqlalchemy import select, text
 
 from shared.broker import DISPATCH_TASK, HOUSEKEEPING_QUEUE, STOPS_QUEUE, Broker, make_celery
-from shared.database import transaction
+from shared.database import driver_transaction, transaction
 from shared.models.batches import BatchRequest
 from shared.models.turns import DueStop
 from shared.services.batch_stop import accept_batch
@@ -66,8 +66,8 @@ def stops(yard: Yard, host: SimulatedHost) -> list[UUID]:
         workspace = make_workspace(session)
         ids = [make_cvm(session, workspace, row, vm_uuid=vm).hash_id for vm in host.vm_ids]
     request = BatchRequest(cvm_ids=tuple(ids), request_id="test")
-    with transaction(yard.engine) as session:
-        answer = accept_batch(session, yard.caller, request, yard.settings)
+    with driver_transaction(yard.engine) as connection:
+        answer = accept_batch(connection, yard.caller, request, yard.settings)
     return [stop.stop_task_id for stop in answer.to_send]
 
 

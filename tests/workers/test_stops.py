@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, text
 
-from shared.database import transaction
+from shared.database import driver_transaction, transaction
 from shared.exceptions import DatabaseUnavailableError
 from shared.models.batches import BatchRequest
 from shared.models.hosts import HostCredentials
@@ -63,8 +63,8 @@ def accept(yard: Yard, host: SimulatedHost, *, token: str | None = None) -> list
         workspace = make_workspace(session)
         ids = [make_cvm(session, workspace, row, vm_uuid=vm).hash_id for vm in host.vm_ids]
     request = BatchRequest(cvm_ids=tuple(ids), request_id="test")
-    with transaction(yard.engine) as session:
-        answer = accept_batch(session, yard.caller, request, yard.settings)
+    with driver_transaction(yard.engine) as connection:
+        answer = accept_batch(connection, yard.caller, request, yard.settings)
     return [stop.stop_task_id for stop in answer.to_send]
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 
 from cli.stack.data_dir import DataDir
 from cli.stack.simulation import EMPTY, cvm_id, ensure_key, provision, simulated, write_vms
+from shared.database import driver_of
 from shared.exceptions import StackError
 from shared.sealing import Sealer
 from shared.services.access import revoke_key, revoke_user
@@ -77,7 +78,7 @@ def test_keys_are_kept_as_long_as_they_work(session: Session, settings: Settings
     provision(session, Sealer(settings.sealing_keys), EMPTY, {})
     label, key = ensure_key(session, {}, user="user", workspace="default")
     assert label == "user@default"
-    holder = session.get_one(User, authenticate(session, key).user_id)
+    holder = session.get_one(User, authenticate(driver_of(session), key).user_id)
     assert holder.name == "user"
     assert ensure_key(session, {label: key}, user="user", workspace="default") == (label, key)
     revoke_key(session, key[:12])

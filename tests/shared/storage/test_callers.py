@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func
 
+from shared.database import driver_of
 from shared.exceptions import AuthenticationError
 from shared.services.authentication import authenticate
 from shared.storage.access import list_keys, list_users
@@ -30,7 +31,7 @@ def _expected(
 
 def _lets_in(session: Session, key: str) -> bool:
     try:
-        authenticate(session, key)
+        authenticate(driver_of(session), key)
     except AuthenticationError:
         return False
     return True
