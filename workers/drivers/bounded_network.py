@@ -1,27 +1,23 @@
 """A network whose every operation ends by the deadline of the exchange that it belongs to.
 
-httpcore bounds single reads and writes, so that a host which sends one byte now and then is
-waited for without end. Here the time-out of each operation is what the whole exchange has left.
-httpcore does all input and output of a request on the thread that asked, so a context variable
-is enough to tell an operation which exchange it is part of.
+Sockets bound single reads and writes, so that a host which sends one byte now and then is waited
+for without end. Here the time-out of each operation is what the whole exchange has left.
 """
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import queue
 import socket
+import ssl
 import threading
 import time
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
-
-import httpcore
 
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Iterable
+    from workers.drivers.address import HostAddress
 
 
 class Budget:
@@ -53,147 +49,160 @@ class Budget:
         self._connect_by = min(self.deadline, time.monotonic() + self._connect_timeout)
 
     def left_to_connect(self) -> float:
-        """Seconds left for connecting; `httpcore.ConnectTimeout` if there are none."""
-        return _left(self._connect_by, httpcore.ConnectTimeout)
+        """Seconds left for connecting; `TimeoutError` if there are none."""
+        return _left(self._connect_by)
 
-    def left_to_write(self) -> float:
-        """Seconds left for sending; `httpcore.WriteTimeout` if there are none."""
-        return _left(self.deadline, httpcore.WriteTimeout)
-
-    def left_to_read(self) -> float:
-        """Seconds left for the answer; `httpcore.ReadTimeout` if there are none."""
-        return _left(self.deadline, httpcore.ReadTimeout)
+    def left(self) -> float:
+        """Seconds left for sending and for the answer; `TimeoutError` if there are none."""
+        return _left(self.deadline)
 
 
-CURRENT_BUDGET: ContextVar[Budget] = ContextVar("CURRENT_BUDGET")
-"""The budget of the exchange that this thread is in; set for each one by the transport."""
-
-
-def _left(until: float, error: type[httpcore.TimeoutException]) -> float:
+def _left(until: float) -> float:
     left = until - time.monotonic()
     if left <= 0:
         msg = "no time left"
-        raise error(msg)
+        raise TimeoutError(msg)
     return left
 
 
-class BoundedStream(httpcore.NetworkStream):
+class BoundedSocket:
     """A connection that obeys the budget of whichever exchange uses it.
 
-    What is written is kept until an answer is asked for, so that a request's head and its body,
-    which httpcore writes one after the other, are one system call and one packet.
+    Parameters
+    ----------
+    sock
+        Connected.
     """
 
-    def __init__(self, stream: httpcore.NetworkStream) -> None:
-        self._stream = stream
-        self._unsent = b""
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 (httpcore's signature; the budget decides)
-        """Read what is there, or raise `httpcore.ReadTimeout` at the deadline."""
-        budget = CURRENT_BUDGET.get()
-        self._send(budget)
-        data = self._stream.read(max_bytes, budget.left_to_read())
-        if data:
+    def send(self, data: bytes, budget: Budget) -> None:
+        """Send everything, or raise `TimeoutError` at the deadline."""
+        self._sock.settimeout(budget.left())
+        budget.sent = True
+        self._sock.sendall(data)
+
+    def read_into(self, buffer: memoryview, budget: Budget) -> int:
+        """Read what is there, or raise `TimeoutError` at the deadline."""
+        self._sock.settimeout(budget.left())
+        count = self._sock.recv_into(buffer)
+        if count:
             budget.received = True
         else:
             budget.ended = True
-        return data
+        return count
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 (as above)
-        """Keep it until `read`."""
-        self._unsent += buffer
-
-    def _send(self, budget: Budget) -> None:
-        """Send everything, or raise `httpcore.WriteTimeout` at the deadline."""
-        if not self._unsent:
-            return
-        left = budget.left_to_write()
-        budget.sent = True
-        unsent, self._unsent = self._unsent, b""
-        self._stream.write(unsent, left)
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing came since the last answer: neither an end nor what nobody asked for."""
+        self._sock.settimeout(0)
+        try:
+            self._sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            return False
+        return False
 
     def close(self) -> None:
         """Close the connection."""
-        self._stream.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ARG002 (as above)
-    ) -> httpcore.NetworkStream:
-        """Agree on TLS within what is left of the connect time-out."""
-        left = CURRENT_BUDGET.get().left_to_connect()
-        return BoundedStream(self._stream.start_tls(ssl_context, server_hostname, left))
-
-    def get_extra_info(self, info: str) -> Any:
-        """Tell httpcore what it wants to know of the socket."""
-        return self._stream.get_extra_info(info)
+        self._sock.close()
 
 
-class BoundedBackend(httpcore.NetworkBackend):
-    """Makes connections that obey budgets."""
+class Incoming(io.BufferedReader):
+    """An answer, as `http.client` wants to read it: its end is not the connection's."""
 
-    def __init__(self) -> None:
-        self._backend = httpcore.SyncBackend()
+    def __init__(self, sock: BoundedSocket, budget: Budget) -> None:
+        super().__init__(_Bytes(sock, budget))
 
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ARG002 (httpcore's signature; the budget decides)
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        """Connect to the first address of a name that answers, all within the connect time-out.
+    def makefile(self, _mode: str) -> Incoming:
+        """Give itself, where `http.client` expects a socket."""
+        return self
 
-        Raises
-        ------
-        httpcore.ConnectError
-            No address could be connected to, or the name has none.
-        httpcore.ConnectTimeout
-            The time was over.
-        """
-        budget = CURRENT_BUDGET.get()
-        budget.start_connecting()
-        addresses = _resolve(host, port, budget.left_to_connect())
-        for tried, address in enumerate(addresses, start=1):
-            # An address that swallows everything must leave time for those behind it.
-            share = budget.left_to_connect() / (len(addresses) - tried + 1)
-            try:
-                stream = self._backend.connect_tcp(
-                    address, port, share, local_address, socket_options
-                )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                if tried == len(addresses):
-                    raise
-            else:
-                budget.connected = True
-                return BoundedStream(stream)
-        msg = "the name has no address"
-        raise httpcore.ConnectError(msg)
-
-    def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,  # noqa: ARG002 (as above)
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        """Connect to a Unix socket within the connect time-out."""
-        budget = CURRENT_BUDGET.get()
-        budget.start_connecting()
-        stream = self._backend.connect_unix_socket(path, budget.left_to_connect(), socket_options)
-        budget.connected = True
-        return BoundedStream(stream)
+    def close(self) -> None:
+        """Do nothing: the next answer may be behind this one, and the socket may be kept."""
 
 
-def _resolve(host: str, port: int, timeout: float) -> list[str]:
+class _Bytes(io.RawIOBase):
+    def __init__(self, sock: BoundedSocket, budget: Budget) -> None:
+        self._sock = sock
+        self._budget = budget
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._sock.read_into(memoryview(buffer), self._budget)
+
+
+def connect(
+    address: HostAddress, ssl_context: ssl.SSLContext | None, budget: Budget
+) -> BoundedSocket:
+    """Connect: name lookup, TCP and TLS, all within the connect time-out.
+
+    Raises
+    ------
+    OSError
+        No address could be connected to, or TLS was not agreed on.
+    TimeoutError
+        The time was over.
+    """
+    budget.start_connecting()
+    if address.unix_path is not None:
+        sock = _connect_to(socket.AF_UNIX, address.unix_path, budget.left_to_connect())
+    else:
+        sock = _connect_tcp(address.host, address.port, budget)
+    if ssl_context is not None:
+        try:
+            sock.settimeout(budget.left_to_connect())
+            sock = ssl_context.wrap_socket(sock, server_hostname=address.host)
+        except BaseException:
+            sock.close()
+            raise
+    budget.connected = True
+    return BoundedSocket(sock)
+
+
+def _connect_tcp(host: str, port: int, budget: Budget) -> socket.socket:
+    """Connect to the first address of a name that answers."""
+    found = _resolve(host, port, budget.left_to_connect())
+    for tried, (family, address) in enumerate(found, start=1):
+        # An address that swallows everything must leave time for those behind it.
+        share = budget.left_to_connect() / (len(found) - tried + 1)
+        try:
+            sock = _connect_to(family, address, share)
+        except OSError:
+            if tried == len(found):
+                raise
+        else:
+            # A request is one packet; waiting for more of it would only hold it up.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+    msg = "the name has no address"
+    raise OSError(msg)
+
+
+def _connect_to(family: int, address: Any, timeout: float) -> socket.socket:
+    sock = socket.socket(family)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _resolve(host: str, port: int, timeout: float) -> list[tuple[int, Any]]:
     """Look a name up; on a thread of its own, because getaddrinfo takes no time-out."""
     try:
-        return [str(ipaddress.ip_address(host))]
+        is_v4 = ipaddress.ip_address(host).version == 4
     except ValueError:
         pass  # a name
-    found: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+    else:
+        return [(socket.AF_INET if is_v4 else socket.AF_INET6, (host, port))]
+    found: queue.SimpleQueue[list[tuple[int, Any]] | Exception] = queue.SimpleQueue()
 
     def look_up() -> None:
         try:
@@ -201,14 +210,14 @@ def _resolve(host: str, port: int, timeout: float) -> list[str]:
         except (OSError, UnicodeError) as error:  # UnicodeError: a label too long or empty
             found.put(error)
         else:
-            found.put([str(row[4][0]) for row in rows])
+            found.put([(row[0], row[4]) for row in rows])
 
     threading.Thread(target=look_up, name="name-lookup", daemon=True).start()
     try:
         answer = found.get(timeout=timeout)
     except queue.Empty:
         msg = "the name was not resolved in time"
-        raise httpcore.ConnectTimeout(msg) from None
+        raise TimeoutError(msg) from None
     if isinstance(answer, Exception):
-        raise httpcore.ConnectError(answer) from answer
+        raise OSError(getattr(answer, "strerror", None) or str(answer)) from answer
     return answer

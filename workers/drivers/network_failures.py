@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from http.client import HTTPException
 from typing import TYPE_CHECKING
 
-import httpcore
-
 from shared.models.errors import ErrorCode
+from workers.drivers.connections import NoFreeConnectionError
 from workers.drivers.errors import (
     HostError,
     HostRefusedError,
@@ -21,8 +21,8 @@ from workers.drivers.errors import (
 if TYPE_CHECKING:
     from workers.drivers.bounded_network import Budget
 
-FAILURES = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.RemoteProtocolError)
-"""What httpcore raises for things that a host or a network did."""
+FAILURES = (OSError, HTTPException, NoFreeConnectionError)
+"""What is raised for things that a host or a network did; `OSError` has time-outs and TLS's."""
 
 
 def explain(what: str, error: Exception, budget: Budget, seconds: float) -> HostError:
@@ -33,7 +33,7 @@ def explain(what: str, error: Exception, budget: Budget, seconds: float) -> Host
     what
         Names the call in the message.
     error
-        What httpcore raised.
+        What was raised.
     budget
         How far the exchange came.
     seconds
@@ -42,20 +42,20 @@ def explain(what: str, error: Exception, budget: Budget, seconds: float) -> Host
     kind: type[HostError] = HostUnreachableError
     code = ErrorCode.HOST_UNREACHABLE
     match error:
-        case httpcore.PoolTimeout():
+        case NoFreeConnectionError():
             kind, code = OutOfTimeError, ErrorCode.HOST_TIMEOUT
             text = f"not sent, no connection was free within {seconds:.1f} s"
-        case httpcore.TimeoutException() if not budget.sent:
+        case TimeoutError() if not budget.sent:
             text = f"no connection within {seconds:.1f} s"
-        case httpcore.TimeoutException():
+        case TimeoutError():
             kind, code = OutcomeUnknownError, ErrorCode.HOST_TIMEOUT
             text = f"no whole answer within {seconds:.1f} s"
-        case httpcore.ConnectError():
+        case OSError() if not budget.sent:
             text = f"no connection: {_reason(error)}"
-        case httpcore.NetworkError() if _is_certificate_refused(error):
+        case ssl.SSLError() if _is_certificate_refused(error):
             # With TLS 1.3 a host looks at our certificate after we have begun to send.
             text = f"the host refused our client certificate: {_reason(error)}"
-        case httpcore.RemoteProtocolError() if not budget.ended:
+        case HTTPException() if not budget.ended:
             kind, code = HostRefusedError, ErrorCode.BAD_ANSWER
             text = "the answer is not HTTP"
         case _:
@@ -66,25 +66,21 @@ def explain(what: str, error: Exception, budget: Budget, seconds: float) -> Host
     return kind(code, f"{what}: {text}")
 
 
-def _reason(error: Exception) -> str:
-    """Say in words why a connection failed; httpcore wraps the cause as its first argument."""
-    cause = error.args[0] if error.args else error
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"the host's certificate is not trusted ({cause.verify_message})"
-    if isinstance(cause, ssl.SSLError):
-        return f"TLS failed ({(cause.reason or 'no reason given').replace('_', ' ').lower()})"
-    if isinstance(cause, OSError):
-        return cause.strerror or str(cause)
-    return str(cause)
+def _reason(error: OSError) -> str:
+    """Say in words why a connection failed."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the host's certificate is not trusted ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({(error.reason or 'no reason given').replace('_', ' ').lower()})"
+    return error.strerror or str(error)
 
 
-def _is_certificate_refused(error: Exception) -> bool:
+def _is_certificate_refused(error: ssl.SSLError) -> bool:
     """Whether the host ended TLS because of our certificate, so that it looked at no request.
 
     The words are of OpenSSL's names for the alerts of RFC 8446, section 6.2.
     """
-    cause = error.args[0] if error.args else None
-    reason = (cause.reason or "") if isinstance(cause, ssl.SSLError) else ""
+    reason = error.reason or ""
     return "ALERT" in reason and any(
         word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
     )

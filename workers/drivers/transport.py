@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import httpcore
+from http import HTTPStatus
+from http.client import HTTPResponse, IncompleteRead, RemoteDisconnected
+from typing import TYPE_CHECKING, cast
 
 from shared.models.errors import ErrorCode
-from workers.drivers.bounded_network import CURRENT_BUDGET, BoundedBackend, Budget
+from workers.drivers.bounded_network import Budget, Incoming
+from workers.drivers.connections import Connections
 from workers.drivers.errors import OutOfTimeError
 from workers.drivers.network_failures import FAILURES, explain
 
 
 if TYPE_CHECKING:
+    import socket
     import ssl
-    from collections.abc import Iterator
 
     from workers.drivers.address import HostAddress
-
-MAX_CONNECTIONS = 256
-"""Connections to one host at once; far above any sensible cap, which is what bounds stops."""
-
-KEEP_ALIVE = 4.0
-"""Seconds that an idle connection is kept. Rocket, dstack-vmm's web server, closes idle ones
-after 5 s (Rocket configuration, `keep_alive`); ours must go first, or a StopVm may be lost."""
+    from workers.drivers.bounded_network import BoundedSocket
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +36,15 @@ class Answer:
 class Transport:
     """Connections to one host, used by many threads at once.
 
+    Requests are written as they are always the same; `http.client` reads the answers.
+
     Parameters
     ----------
     address
         Where the host listens.
     authorization
-        Value of the `Authorization` header, sent with every request; None for none.
+        Value of the `Authorization` header, sent with every request; None for none. Of printable
+        ASCII.
     ssl_context
         For `https`.
     connect_timeout
@@ -65,26 +61,16 @@ class Transport:
     ) -> None:
         self._address = address
         self._connect_timeout = connect_timeout
-        self._headers = [
-            ("Host", address.host_header),
-            ("User-Agent", "cvmstop"),
-            ("Accept-Encoding", "identity"),
-            ("Content-Type", "application/json"),
-        ]
+        headers = {
+            "Host": address.host_header,
+            "User-Agent": "cvmstop",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+        }
         if authorization is not None:
-            self._headers.append(("Authorization", authorization))
-        self._ssl_context = ssl_context
-        self._backend = BoundedBackend()
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=ssl_context,
-            max_connections=MAX_CONNECTIONS,
-            keepalive_expiry=KEEP_ALIVE,
-            uds=address.unix_path,
-            network_backend=self._backend,
-        )
-        self._lock = threading.Lock()
-        self._in_use = 0
-        self._closed = False
+            headers["Authorization"] = authorization
+        self._headers = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self._connections = Connections(address, ssl_context)
 
     def post(
         self, method: str, content: bytes, *, deadline: float, max_bytes: int, fresh: bool = False
@@ -104,7 +90,7 @@ class Transport:
         max_bytes
             Longest body that is read.
         fresh
-            Use a new connection, and do not keep it.
+            Use a new connection.
 
         Raises
         ------
@@ -125,75 +111,48 @@ class Transport:
             msg = f"{what}: not sent, the time for this turn was over"
             raise OutOfTimeError(ErrorCode.HOST_TIMEOUT, msg)
         budget = Budget(deadline=deadline, connect_timeout=self._connect_timeout)
-        token = CURRENT_BUDGET.set(budget)
         try:
-            with self._opener(fresh=fresh) as opener:
-                return self._exchange(opener, method, content, max_bytes, deadline - started)
+            return self._exchange(self._request(method, content), max_bytes, budget, fresh=fresh)
         except FAILURES as error:
             raise explain(what, error, budget, time.monotonic() - started) from None
-        finally:
-            CURRENT_BUDGET.reset(token)
 
     def close(self) -> None:
         """Close kept connections; those in use when their request ends."""
-        with self._lock:
-            self._closed = True
-            if self._in_use == 0:
-                self._pool.close()
+        self._connections.close()
 
-    @contextlib.contextmanager
-    def _opener(
-        self, *, fresh: bool
-    ) -> Iterator[httpcore.ConnectionPool | httpcore.HTTPConnection]:
-        if fresh:
-            with httpcore.HTTPConnection(
-                self._origin(),
-                ssl_context=self._ssl_context,
-                uds=self._address.unix_path,
-                network_backend=self._backend,
-            ) as connection:
-                yield connection
-            return
-        with self._lock:
-            self._in_use += 1
+    def _request(self, method: str, content: bytes) -> bytes:
+        head = (
+            f"POST {self._address.prefix}/prpc/{method}?json HTTP/1.1\r\n"
+            f"{self._headers}Content-Length: {len(content)}\r\n\r\n"
+        )
+        return head.encode("ascii") + content
+
+    def _exchange(self, request: bytes, max_bytes: int, budget: Budget, *, fresh: bool) -> Answer:
+        connection = self._connections.take(budget, fresh=fresh)
+        keep = False
         try:
-            yield self._pool
+            connection.send(request, budget)
+            response = _begin_answer(connection, budget)
+            body = response.read(max_bytes + 1)
+            is_whole = len(body) <= max_bytes
+            if is_whole and response.length:
+                raise IncompleteRead(body, response.length)
+            keep = is_whole and not response.will_close
         finally:
-            with self._lock:
-                self._in_use -= 1
-                if self._closed and self._in_use == 0:
-                    self._pool.close()
+            self._connections.give_back(connection, keep=keep)
+        return Answer(status=response.status, body=body[:max_bytes], is_whole=is_whole)
 
-    def _exchange(
-        self,
-        opener: httpcore.ConnectionPool | httpcore.HTTPConnection,
-        method: str,
-        content: bytes,
-        max_bytes: int,
-        seconds: float,
-    ) -> Answer:
-        url = httpcore.URL(
-            scheme=self._address.scheme,
-            host=self._address.host,
-            port=self._address.port,
-            target=f"{self._address.prefix}/prpc/{method}?json",
-        )
-        headers = [*self._headers, ("Content-Length", str(len(content)))]
-        extensions = {"timeout": {"pool": seconds}}  # the budget bounds everything else
-        with opener.stream(
-            "POST", url, headers=headers, content=content, extensions=extensions
-        ) as response:
-            body = bytearray()
-            for chunk in response.iter_stream():
-                body += chunk
-                if len(body) > max_bytes:
-                    break
-        return Answer(
-            status=response.status,
-            body=bytes(body[:max_bytes]),
-            is_whole=len(body) <= max_bytes,
-        )
 
-    def _origin(self) -> httpcore.Origin:
-        address = self._address
-        return httpcore.Origin(address.scheme.encode(), address.host.encode(), address.port)
+def _begin_answer(connection: BoundedSocket, budget: Budget) -> HTTPResponse:
+    """Read an answer's head, and those of interim answers before it (RFC 9110, section 15.2)."""
+    incoming = Incoming(connection, budget)
+    while True:
+        # Of a socket, `HTTPResponse` wants nothing but something to read from.
+        response = HTTPResponse(cast("socket.socket", incoming), method="POST")
+        response.begin()
+        if budget.ended:
+            # `http.client` takes the connection's end for the end of the head.
+            msg = "the answer ended in its head"
+            raise RemoteDisconnected(msg)
+        if response.status >= HTTPStatus.OK:
+            return response

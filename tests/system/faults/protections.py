@@ -414,7 +414,7 @@ PROTECTIONS = (
         (
             Change(
                 "workers/drivers/bounded_network.py",
-                "return _left(self.deadline, httpcore.ReadTimeout)",
+                "return _left(self.deadline)",
                 "return 30.0",
             ),
         ),
