@@ -200,14 +200,8 @@ PROTECTIONS = (
         (
             Change(
                 "shared/storage/claims.py",
-                """            or_(*(StopTask.state == state for state in WAITING_STATES)),
-""",
-                "            or_(*(StopTask.state != state for state in WAITING_STATES)),\n",
-            ),
-            Change(
-                "shared/storage/claims.py",
-                "    if not waits:\n        return Refusal.NOT_WAITING\n",
-                "",
+                "IS_WAITING = or_(*(StopTask.state == state for state in WAITING_STATES))",
+                "IS_WAITING = or_(*(StopTask.state != state for state in WAITING_STATES))",
             ),
         ),
     ),
