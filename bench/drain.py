@@ -18,7 +18,7 @@ import psycopg
 import typer
 
 from bench.figure import Figure, median_of, ratio_of
-from bench.ground import Ground, running_ground
+from bench.ground import running_ground
 from bench.sides.bare_loop import BareLoop
 from bench.sides.cvmstop import Cvmstop
 from bench.sides.dramatiq_side import Dramatiq
@@ -29,7 +29,10 @@ from bench.sides.taskiq_side import Taskiq
 
 
 if TYPE_CHECKING:
+    from psycopg.rows import TupleRow
+
     from bench.figure import Value
+    from bench.ground import Ground
     from bench.sides.side import Side
 
 PATIENCE = 90.0
@@ -91,7 +94,7 @@ def cpu_seconds(process: psutil.Process) -> float:
     return total
 
 
-def find_postmaster(connection: psycopg.Connection[tuple[int]]) -> psutil.Process:
+def find_postmaster(connection: psycopg.Connection[TupleRow]) -> psutil.Process:
     """Find the process that all of PostgreSQL's are children of."""
     parent = psutil.Process(connection.info.backend_pid).parent()
     assert parent is not None  # noqa: S101 - a backend always has one
@@ -131,7 +134,7 @@ def drain(ground: Ground, side: Side, size: Size) -> Drained:
 
 def _wait_for_succeeded(
     ground: Ground,
-    connection: psycopg.Connection[tuple[int]],
+    connection: psycopg.Connection[TupleRow],
     side: Side,
     worker: psutil.Process,
     stops: int,
@@ -155,8 +158,9 @@ def measure(*, small: bool) -> Figure:
     rounds: dict[str, list[Drained]] = defaultdict(list)
     sides = make_sides()
     with running_ground(cvms=size.warm_up + size.stops) as ground:
-        for _ in range(size.rounds):
+        for number in range(size.rounds):
             for side in sides:
+                typer.echo(f"drain, round {number + 1} of {size.rounds}: {side.name}", err=True)
                 rounds[side.name].append(drain(ground, side, size))
     return Figure(
         number=3,

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from psycopg.types.json import Jsonb
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.dialects import postgresql
 
 from shared.models.states import AttemptOutcome, PowerState, StopState
 from shared.storage.claims import _CLAIM, _HOST_OF
@@ -22,22 +22,25 @@ from shared.storage.settling import _DECISION, _LOCK_CLAIMED
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     import psycopg
+    from sqlalchemy import Dialect
     from sqlalchemy.sql import ClauseElement
 
 THRESHOLD = {BREAKER_THRESHOLD: 3}
 LEASE = timedelta(seconds=75)
+
+make_dialect: Callable[[], Dialect] = postgresql.psycopg.dialect  # has no annotations of its own
+DIALECT = make_dialect()
 
 
 class Statement:
     """A statement's text with the values that are always the same."""
 
     def __init__(self, statement: ClauseElement) -> None:
-        compiled = statement.compile(
-            dialect=PGDialect_psycopg(), compile_kwargs={"render_postcompile": True}
-        )
+        compiled = statement.compile(dialect=DIALECT, compile_kwargs={"render_postcompile": True})
         self._text = str(compiled).encode()
         self._values = {name: _plain(value) for name, value in compiled.params.items()}
 

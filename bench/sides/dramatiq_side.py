@@ -16,7 +16,7 @@ from bench.sides.side import CONCURRENCY, Side
 
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from bench.ground import Ground
     from shared.models.turns import DueStop
@@ -30,7 +30,8 @@ CONNECTIONS = 2 * CONCURRENCY
 
 def make_broker(url: str) -> RedisBroker:
     """Make the broker that both ends use."""
-    broker = RedisBroker(url=f"{url}?max_connections={CONNECTIONS}")
+    make: Callable[..., RedisBroker] = RedisBroker  # which has no annotations of its own
+    broker = make(url=f"{url}?max_connections={CONNECTIONS}")
     broker.declare_queue(QUEUE)
     return broker
 

@@ -19,6 +19,8 @@ from shared.models.batches import MAX_BATCH
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from procrastinate.types import JSONDict
+
     from bench.ground import Ground
     from shared.models.turns import DueStop
 
@@ -28,7 +30,7 @@ QUEUE = "stops"
 
 def defer(app: App, stops: Sequence[DueStop]) -> None:
     """Defer a batch in one statement."""
-    jobs = ({"stop_task_id": str(stop.stop_task_id)} for stop in stops)
+    jobs: list[JSONDict] = [{"stop_task_id": str(stop.stop_task_id)} for stop in stops]
     app.configure_task(TASK, queue=QUEUE).batch_defer(*jobs)
 
 
