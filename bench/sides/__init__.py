@@ -1,0 +1,1 @@
+"""What cvmstop is measured against, and cvmstop itself, each as a side that can drain."""
