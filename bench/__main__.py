@@ -34,8 +34,8 @@ RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "performance.md"
 
 FIGURES: dict[int, Callable[..., Figure]] = {
-    1: accept.measure,
-    2: accept.measure_loaded,
+    1: accept.measure_accept,
+    2: accept.measure_accept_loaded,
     3: drain.measure,
     4: end_to_end.measure,
     5: growth.measure,

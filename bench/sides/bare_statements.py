@@ -1,65 +1,49 @@
 """The statements of a normal first turn, as text for bare psycopg.
 
 The one place that knows which statements a worker's claim and settle are made of: they are those of
-`shared.storage`, compiled once.
+`shared.storage`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from psycopg.types.json import Jsonb
-from sqlalchemy.dialects import postgresql
 
 from shared.models.states import AttemptOutcome, PowerState, StopState
-from shared.storage.claims import _CLAIM, _HOST_OF
-from shared.storage.dispatch import _TAKE_NEXT
-from shared.storage.host_standing import _LOCK, _STANDING, BREAKER_THRESHOLD
+from shared.storage.claims import _CLAIM, _LOCK_HOST_OF
+from shared.storage.host_standing import BREAKER_THRESHOLD
 from shared.storage.settling import _DECISION, _LOCK_CLAIMED
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from uuid import UUID
 
     import psycopg
-    from sqlalchemy import Dialect
-    from sqlalchemy.sql import ClauseElement
+
+    from shared.storage.compiled import CompiledStatement
 
 THRESHOLD = {BREAKER_THRESHOLD: 3}
 LEASE = timedelta(seconds=75)
-
-make_dialect: Callable[[], Dialect] = postgresql.psycopg.dialect  # has no annotations of its own
-DIALECT = make_dialect()
 
 
 class Statement:
     """A statement's text with the values that are always the same."""
 
-    def __init__(self, statement: ClauseElement) -> None:
-        compiled = statement.compile(dialect=DIALECT, compile_kwargs={"render_postcompile": True})
-        self._text = str(compiled).encode()
-        self._values = {name: _plain(value) for name, value in compiled.params.items()}
+    def __init__(self, statement: CompiledStatement) -> None:
+        self._text, self._values = statement.compiled
 
     def run(self, cursor: psycopg.Cursor[Any], **values: object) -> None:
         """Execute it, prepared."""
         cursor.execute(self._text, {**self._values, **values}, prepare=True)
 
 
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Enum) else value
-
-
-HOST_OF = Statement(_HOST_OF)
-LOCK = Statement(_LOCK)
-STANDING = Statement(_STANDING)
+LOCK_HOST_OF = Statement(_LOCK_HOST_OF)
 CLAIM = Statement(_CLAIM)
 LOCK_CLAIMED = Statement(_LOCK_CLAIMED)
 DECISION = Statement(_DECISION)
-TAKE_NEXT = Statement(_TAKE_NEXT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +60,9 @@ class BareClaim:
 def claim(connection: psycopg.Connection[Any], stop: UUID) -> BareClaim:
     """Claim a stop in one transaction; it is known to be free and its host to have room."""
     with connection.transaction(), connection.cursor() as cursor:
-        HOST_OF.run(cursor, stop=stop, **THRESHOLD)
-        host = _one(cursor)[0]
-        LOCK.run(cursor, host=host)
-        address = _one(cursor)[3]
-        STANDING.run(cursor, host=host, **THRESHOLD)
-        _one(cursor)
-        CLAIM.run(cursor, stop=stop, by_worker="bare", lease=LEASE)
+        LOCK_HOST_OF.run(cursor, stop=stop)
+        host, _, _, address, _ = _one(cursor)
+        CLAIM.run(cursor, stop=stop, host=host, by_worker="bare", lease=LEASE, **THRESHOLD)
         _, attempt, _, vm_uuid, *_ = _one(cursor)
     return BareClaim(stop=stop, host=host, address=address, attempt=attempt, vm_uuid=vm_uuid)
 
@@ -92,10 +72,8 @@ def settle(
 ) -> None:
     """Write down in one transaction that a stop has succeeded, and find the next of the host."""
     with connection.transaction(), connection.cursor() as cursor:
-        LOCK.run(cursor, host=claimed.host)
-        _one(cursor)
         LOCK_CLAIMED.run(cursor, stop=claimed.stop, turn=claimed.attempt)
-        cvm = _one(cursor)[0]
+        cvm = _one(cursor)[2]
         DECISION.run(
             cursor,
             stop=claimed.stop,
@@ -112,8 +90,9 @@ def settle(
             ended_in=str(AttemptOutcome.SUCCEEDED),
             seen=str(PowerState.STOPPED),
             exchanged=Jsonb(exchanges),
+            host=claimed.host,
+            places=1,
         )
-        TAKE_NEXT.run(cursor, host=claimed.host, places=1)
         cursor.fetchall()
 
 
