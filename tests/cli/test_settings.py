@@ -23,6 +23,7 @@ def test_lists_variables_defaults_and_meanings(cvmstop: Cvmstop) -> None:
     assert "CVMSTOP_DATABASE_URL  (required)" in out
     assert "CVMSTOP_API_URL  (required)" in out
     assert "CVMSTOP_API_KEY  (required)" in out
+    assert "CVMSTOP_RETENTION  (default 7776000)" in out
     assert "CVMSTOP_STOP_DEADLINE  (default 900)\n    A stop that is not confirmed" in out
 
 
