@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Annotated
 
 import typer
 
 from cli import edge
+from cli.durations import duration
 from cli.output import AsJson, as_json_text, show_rows, time_text
 
 
@@ -21,31 +20,6 @@ app = typer.Typer(
 
 DEFAULT_LIFETIME = "90d"
 """A key that nobody thought about should not work for ever."""
-
-UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-"""What a duration may end with, and the word that `timedelta` has for it."""
-
-LONGEST = timedelta(days=3650)
-"""Whoever wants a key to be valid for longer says `--never-expires`."""
-
-
-def duration(text: str) -> timedelta:
-    """Read a duration such as `30d` or `12h`.
-
-    Raises
-    ------
-    typer.BadParameter
-        It is none, or it is too long.
-    """
-    found = re.fullmatch(r"([1-9][0-9]{0,6})([mhdw])", text)
-    if found is None:
-        msg = f"{text!r} is no duration: give one such as 30d, 12h, 45m or 2w"
-        raise typer.BadParameter(msg)
-    wanted = timedelta(**{UNITS[found[2]]: int(found[1])})
-    if wanted > LONGEST:
-        msg = f"at most {LONGEST.days}d; --never-expires for a key without an end"
-        raise typer.BadParameter(msg)
-    return wanted
 
 
 @app.command()
@@ -75,7 +49,12 @@ def create(
         msg = "give --expires-in or --never-expires, not both"
         raise typer.BadParameter(msg)
     valid_for = (
-        None if never_expires else duration(DEFAULT_LIFETIME if expires_in is None else expires_in)
+        None
+        if never_expires
+        else duration(
+            DEFAULT_LIFETIME if expires_in is None else expires_in,
+            for_ever="--never-expires for a key without an end",
+        )
     )
     with edge.session() as session:
         key = create_key(session, user=user, workspace=workspace, name=name, valid_for=valid_for)

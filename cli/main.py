@@ -40,6 +40,7 @@ COMMANDS = {
     "keys": Place("cli.keys", "app", "API keys: create, list, revoke; keys that seal."),
     "cvms": Place("cli.cvms", "app", "CVMs: import, list, remove."),
     "failures": Place("cli.failures", "app", "Stops that failed, and why."),
+    "purge": Place("cli.purge", "purge", "Delete finished batches that are old enough."),
     "settings": Place("cli.settings", "settings", "Every setting and what it means."),
     "api": Place("cli.api", "api", "Run the API."),
     "simulate-host": Place("cli.simulate_host", "simulate_host", "Run a simulated VM host."),

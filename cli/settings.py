@@ -19,7 +19,7 @@ def settings() -> None:
 
     typer.echo("Durations, intervals and waits are seconds.\n")
     for name, field in Settings.model_fields.items():
-        shown = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+        shown = f"{field.default:.12g}" if isinstance(field.default, float) else str(field.default)
         default = "required" if field.default is PydanticUndefined else f"default {shown}"
         typer.echo(f"{ENV_PREFIX}{name.upper()}  ({default})")
         for line in inspect.cleandoc(field.description or "").splitlines():

@@ -32,6 +32,9 @@ STOP_TASK = "cvmstop.stop"
 DISPATCH_TASK = "cvmstop.dispatch"
 """Celery task: one round of the dispatcher."""
 
+PURGE_TASK = "cvmstop.purge"
+"""Celery task: delete finished batches that are older than the retention, for a few seconds."""
+
 HEARTBEAT_TASK = "cvmstop.heartbeat"
 """Celery task: nothing. A worker sends it to itself, to see whether it consumes."""
 
@@ -39,7 +42,10 @@ STOPS_QUEUE = "stops"
 """Queue of `STOP_TASK`; any number of workers."""
 
 HOUSEKEEPING_QUEUE = "housekeeping"
-"""Queue of the dispatcher, with a worker of its own: it must run while every slot is busy."""
+"""Queue of the dispatcher, with a worker of its own: it must run while every slot is busy.
+
+What else runs there takes one slot of a process at most.
+"""
 
 HEALTH_CHECK_INTERVAL = 5
 """Seconds, whole ones. A worker's connection that went silent is dropped after twice that and one.

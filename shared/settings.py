@@ -36,6 +36,10 @@ counted, ever.
 """
 
 
+RETENTION_MAX = 3_155_760_000
+"""Longest retention (s): a hundred years. PostgreSQL's times do not go back for ever."""
+
+
 class EnvironmentSettings(BaseSettings):
     """Base of all settings: each kind of process reads what it needs.
 
@@ -103,7 +107,32 @@ class DatabaseSettings(EnvironmentSettings):
         return _with_scheme(url, DATABASE_SCHEMES)
 
 
-class ApiSettings(BrokerSettings, DatabaseSettings):
+class LifetimeSettings(DatabaseSettings):
+    """What a process needs that judges stops by their age: the API, workers, `cvmstop purge`."""
+
+    stop_deadline: float = Field(default=900.0, gt=0)
+    """A stop that is not confirmed this long after it was accepted fails, with the last reason."""
+
+    retention: float = Field(default=7_776_000.0, ge=0, le=RETENTION_MAX)
+    """A batch whose stops have all ended is deleted this long after it was accepted, with its stops
+    and its `Idempotency-Key`; 0 keeps everything for ever. The default is 90 days.
+
+    At least twice `CVMSTOP_STOP_DEADLINE`.
+    """
+
+    @model_validator(mode="after")
+    def _what_ended_can_be_looked_up(self) -> Self:
+        # What fails at its deadline is there for as long again. It also refuses days for seconds.
+        if 0 < self.retention < 2 * self.stop_deadline:
+            msg = (
+                "CVMSTOP_RETENTION must be at least twice CVMSTOP_STOP_DEADLINE, or what failed is"
+                " gone before anybody has seen it; it is in seconds, and 0 keeps everything"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class ApiSettings(BrokerSettings, LifetimeSettings):
     """What the API needs. It never meets a host, and has no key to a host's credentials."""
 
     max_body_bytes: int = Field(default=65_536, ge=1_024)
@@ -117,9 +146,6 @@ class ApiSettings(BrokerSettings, DatabaseSettings):
 
     Each takes a file descriptor, of which a process often has 1,024, and some hold other things.
     """
-
-    stop_deadline: float = Field(default=900.0, gt=0)
-    """A stop that is not confirmed this long after it was accepted fails, with the last reason."""
 
     rate_limit: str = "3600/minute"
     """Requests that one API key may make, such as `3600/minute` or `100/10 seconds`, a day at most;

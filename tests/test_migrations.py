@@ -57,16 +57,18 @@ def _details(engine: Engine) -> dict[str, set[tuple[object, ...]]]:
         "columns": "SELECT table_name, column_name, data_type, udt_name, is_nullable,"
         " column_default, identity_generation"
         " FROM information_schema.columns WHERE table_schema = 'public'",
+        "storage parameters": "SELECT relname, reloptions FROM pg_class"
+        " WHERE relnamespace = 'public'::regnamespace AND reloptions IS NOT NULL",
     }
     with engine.connect() as connection:
         return {
-            what: {tuple(row) for row in connection.execute(text(query))}
+            what: {tuple(map(str, row)) for row in connection.execute(text(query))}
             for what, query in queries.items()
         }
 
 
 def test_what_alembic_does_not_compare_agrees(engine: Engine, blank: Engine) -> None:
-    """Bodies of constraints, predicates of indexes, defaults of columns."""
+    """Bodies of constraints, predicates of indexes, defaults of columns, storage parameters."""
     Base.metadata.create_all(blank)
     found, wanted = _details(engine), _details(blank)
     for what, rows in wanted.items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.signals import celeryd_after_setup, setup_logging, worker_init, worker_shutdown
 
-from shared.broker import DISPATCH_TASK, HOUSEKEEPING_QUEUE, make_celery
+from shared.broker import DISPATCH_TASK, HOUSEKEEPING_QUEUE, PURGE_TASK, make_celery
 from shared.exceptions import CvmstopError
 from shared.settings import BrokerSettings, Settings
 from shared.telemetry import configure_logging
@@ -29,6 +29,24 @@ A turn mostly waits for its host, and a waiting thread costs little (a worker of
 threads was measured at 134 MB). Hosts that accept a connection and then say nothing hold their caps
 until the first time-outs open their breakers: with a cap of 8, 25 of them at once fit in.
 """
+
+PURGE_INTERVAL = 60.0
+"""Seconds between two rounds of the purge: each deletes what came of age since, and a backlog."""
+
+
+def make_schedule(settings: BrokerSettings) -> dict[str, dict[str, Any]]:
+    """Say what beat sends, and how often (s), as Celery's `beat_schedule` has it."""
+    return {
+        task.rpartition(".")[2]: {
+            "task": task,
+            "schedule": interval,
+            "options": {"queue": HOUSEKEEPING_QUEUE},
+        }
+        for task, interval in (
+            (DISPATCH_TASK, settings.dispatch_interval),
+            (PURGE_TASK, PURGE_INTERVAL),
+        )
+    }
 
 
 def create_app(settings: BrokerSettings) -> Celery:
@@ -56,13 +74,7 @@ def create_app(settings: BrokerSettings) -> Celery:
         broker_channel_error_retry=True,
         # In memory: an interval schedule has nothing to keep, and a file would need a place.
         beat_scheduler="celery.beat:Scheduler",
-        beat_schedule={
-            "dispatch": {
-                "task": DISPATCH_TASK,
-                "schedule": settings.dispatch_interval,
-                "options": {"queue": HOUSEKEEPING_QUEUE},
-            }
-        },
+        beat_schedule=make_schedule(settings),
     )
     process = WorkerProcess()
     register_tasks(app, process)

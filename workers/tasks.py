@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -10,11 +11,13 @@ import structlog
 from shared.broker import (
     DISPATCH_TASK,
     HEARTBEAT_TASK,
+    PURGE_TASK,
     STOP_TASK,
     takes_without_acknowledging,
 )
 from shared.exceptions import DatabaseUnavailableError
 from workers.dispatcher import run_round
+from workers.purge import run_purge
 from workers.stops import work_on_stop
 
 
@@ -30,6 +33,12 @@ REQUEST = "workers.requests:UnacknowledgedRequest"
 
 DATABASE_AWAY = "database unavailable: the dispatcher will send it again"
 """Result of a task that found no database. Not an error of the task: nothing is lost by it."""
+
+PURGE_DATABASE_AWAY = "database unavailable: the next round goes on"
+"""Result of a purge that found no database, or lost it on the way."""
+
+PURGE_UNDER_WAY = "a purge is under way in this process"
+"""Result of a purge that left the work to another one."""
 
 
 def register_tasks(app: Celery, process: WorkerProcess) -> None:
@@ -60,6 +69,24 @@ def register_tasks(app: Celery, process: WorkerProcess) -> None:
             log.warning("database unavailable", error=error.for_operators())
             return DATABASE_AWAY
         return f"sent {done.sent}, released {done.released}, failed {done.failed}"
+
+    purging = Lock()
+
+    @app.task(name=PURGE_TASK, **options)
+    def purge() -> str:
+        """Run one round of the purge."""
+        parts = process.parts
+        # Messages that piled up come together, and would take every slot from the dispatcher.
+        if not purging.acquire(blocking=False):
+            return PURGE_UNDER_WAY
+        try:
+            done = run_purge(parts.engine, parts.settings)
+        except DatabaseUnavailableError as error:
+            log.warning("database unavailable", error=error.for_operators())
+            return PURGE_DATABASE_AWAY
+        finally:
+            purging.release()
+        return f"deleted {done}"
 
     # No events: in Flower it would push out what people look for.
     @app.task(name=HEARTBEAT_TASK, send_events=False, **options)

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.tables.base import Base, CreatedAt, RandomId, RowNumber
+from shared.tables.base import VACUUM_OFTEN, Base, CreatedAt, RandomId, RowNumber
 
 
 class VmHost(Base):
@@ -44,6 +44,7 @@ class Cvm(Base):
         UniqueConstraint("vm_host_id", "vm_uuid"),
         CheckConstraint("vm_uuid IS NULL OR vm_host_id IS NOT NULL", name="vm_has_host"),
         Index(None, "workspace_id", "hash_id"),
+        VACUUM_OFTEN,
     )
 
     id: Mapped[RowNumber]

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.models.states import OPEN_STATES, WAITING_STATES, AttemptOutcome, StopState
-from shared.tables.base import Base, CreatedAt, RandomId
+from shared.tables.base import VACUUM_OFTEN, Base, CreatedAt, RandomId
 
 
 def _any_of(column: str, values: tuple[str, ...] | type[StopState | AttemptOutcome]) -> str:
@@ -34,6 +34,7 @@ class StopBatch(Base):
         ),
         Index("ix_stop_batches_page", desc("accepted_at"), desc("id")),
         Index("ix_stop_batches_workspace_page", "workspace_id", desc("accepted_at"), desc("id")),
+        VACUUM_OFTEN,
     )
 
     id: Mapped[RandomId]
@@ -96,6 +97,7 @@ class StopTask(Base):
             desc("id"),
             postgresql_where=text("state = 'failed'"),
         ),
+        VACUUM_OFTEN,
     )
 
     id: Mapped[RandomId]
@@ -137,7 +139,10 @@ class StopAttempt(Base):
     """One worker's turn with one stop. Rows are added and closed, never rewritten."""
 
     __tablename__ = "stop_attempts"
-    __table_args__ = (CheckConstraint(_any_of("outcome", AttemptOutcome), name="outcome"),)
+    __table_args__ = (
+        CheckConstraint(_any_of("outcome", AttemptOutcome), name="outcome"),
+        VACUUM_OFTEN,
+    )
 
     stop_task_id: Mapped[UUID] = mapped_column(ForeignKey("stop_tasks.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)

@@ -14,6 +14,7 @@ from shared.models.errors import ErrorCode, Fate
 from shared.models.states import PowerState
 from shared.models.turns import Exchange, Failure, TurnResult
 from shared.services.stops import ClaimedStop, claim_stop, settle_stop
+from workers.purge import run_purge
 
 
 if TYPE_CHECKING:
@@ -93,6 +94,20 @@ class TestBatches:
         unknown = anonymous.get(f"/api/v1/batches/{uuid4()}", headers=headers)
         assert foreign.status_code == unknown.status_code == 404
         assert anonymous.get("/api/v1/batches", headers=headers).json()["items"] == []
+
+    def test_one_that_was_purged_is_not_found(
+        self, client: httpx.Client, world: World, clean: Engine, settings: Settings
+    ) -> None:
+        batch_id = post(client, world.ours[:1])
+        (task,) = get(client, f"batches/{batch_id}")["tasks"]
+        fail(clean, settings, task["id"])
+        with transaction(clean) as session:
+            session.execute(text("UPDATE stop_batches SET accepted_at = now() - interval '1 year'"))
+        assert run_purge(clean, settings).batches == 1
+        for path in (f"batches/{batch_id}", f"stop-tasks/{task['id']}"):
+            assert client.get(f"/api/v1/{path}").status_code == 404
+        assert get(client, "batches")["items"] == get(client, "stop-tasks")["items"] == []
+        post(client, world.ours[:1])
 
     def test_an_admins_is_not_shown_to_members(
         self, client: httpx.Client, admin: httpx.Client, world: World

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.exceptions import SettingsError
-from shared.settings import BrokerSettings, DatabaseSettings, Settings
+from shared.settings import BrokerSettings, DatabaseSettings, LifetimeSettings, Settings
 
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def test_lists_variables_defaults_and_meanings(cvmstop: Cvmstop) -> None:
     assert "CVMSTOP_DATABASE_URL  (required)" in out
     assert "CVMSTOP_API_URL  (required)" in out
     assert "CVMSTOP_API_KEY  (required)" in out
+    assert "CVMSTOP_RETENTION  (default 7776000)" in out
     assert "CVMSTOP_STOP_DEADLINE  (default 900)\n    A stop that is not confirmed" in out
 
 
@@ -64,3 +65,30 @@ def test_a_url_of_another_kind(
     with pytest.raises(SettingsError, match=f"{variable}: not a URL that begins with") as caught:
         kind.load()
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("retention", "words"),
+    [
+        ("-1", "CVMSTOP_RETENTION: "),
+        ("nan", "CVMSTOP_RETENTION: "),
+        ("inf", "CVMSTOP_RETENTION: "),
+        ("1e12", "CVMSTOP_RETENTION: "),
+        ("90", "at least twice CVMSTOP_STOP_DEADLINE"),
+        ("1799", "at least twice CVMSTOP_STOP_DEADLINE"),
+    ],
+)
+def test_a_retention_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, retention: str, words: str
+) -> None:
+    monkeypatch.setenv("CVMSTOP_DATABASE_URL", "postgresql://host/name")
+    monkeypatch.setenv("CVMSTOP_RETENTION", retention)
+    with pytest.raises(SettingsError, match=words):
+        LifetimeSettings.load()
+
+
+@pytest.mark.parametrize("retention", ["0", "1800"])
+def test_a_retention_that_can_be(monkeypatch: pytest.MonkeyPatch, retention: str) -> None:
+    monkeypatch.setenv("CVMSTOP_DATABASE_URL", "postgresql://host/name")
+    monkeypatch.setenv("CVMSTOP_RETENTION", retention)
+    assert LifetimeSettings.load().retention == float(retention)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tests.system.faults.cluster import Cluster
     from tests.system.faults.run import Run
 
-OLD_VERSION = "ef3f56df96afec20054801b33312fab3e5f25a8d"
-"""The last commit before this directory was begun. Its schema is today's.
+OLD_VERSION = "978570853ec453475042881d01991e8412b77a16"
+"""The commit that brought today's schema: the oldest version that runs on it.
 
 A change of the schema takes this on to a version that runs on the new one: that is what an upgrade
 asks of it.
