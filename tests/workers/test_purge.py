@@ -54,7 +54,7 @@ def end(yard: Yard, *, claimed: bool = False) -> None:
     if claimed:
         with transaction(yard.engine) as session:
             for task in session.scalars(select(StopTask.id)).all():
-                found = claim_stop(session, task, worker="w1", settings=yard.settings)
+                found = claim_stop(driver_of(session), task, worker="w1", settings=yard.settings)
                 assert isinstance(found, ClaimedStop)
     alter(
         yard,
@@ -116,7 +116,8 @@ class TestWhatGoes:
         with transaction(yard.engine) as session:
             cvm = session.scalars(select(Cvm.hash_id)).one()
             request = BatchRequest(cvm_ids=(cvm,), request_id="test")
-            assert accept_batch(driver_of(session), yard.caller, request, yard.settings).stopped == 1
+            again = accept_batch(driver_of(session), yard.caller, request, yard.settings)
+            assert again.stopped == 1
             with pytest.raises(NotFoundError):
                 find_batch(session, yard.caller, old)
 
