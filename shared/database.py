@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from shared.exceptions import DatabaseUnavailableError, SchemaError, SettingsError
+from shared.fair_pool import FairQueuePool
 
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def make_engine(settings: DatabaseSettings, *, application: str) -> Engine:
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         connect_args=_connect_args(settings, application),
+        poolclass=FairQueuePool,
         pool_size=settings.database_pool_size,
         max_overflow=0,
         pool_timeout=settings.database_timeout,
