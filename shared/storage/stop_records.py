@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from uuid import UUID
 
 from sqlalchemy import Select, func, select, tuple_
 
+from shared.storage.stop_states import is_one_of
 from shared.tables import Cvm, StopAttempt, StopBatch, StopTask, User, VmHost, Workspace
 
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
-
-    from sqlalchemy.orm import Session
+    from sqlalchemy import ColumnElement, ScalarSelect
+    from sqlalchemy.orm import InstrumentedAttribute, Session
 
     from shared.models.pages import Cursor, StopFilter
+
+Key = TypeVar("Key", int, UUID)
 
 
 class StopRecord(NamedTuple):
@@ -56,6 +59,12 @@ def _batches(sees_only: UUID | None) -> Select[StopBatch, str, str]:
     return query.where(StopBatch.workspace_id == sees_only, StopBatch.by_admin.is_(False))
 
 
+def _only(row_id: InstrumentedAttribute[Key], condition: ColumnElement[bool]) -> ScalarSelect[Key]:
+    """Find the id of one row by its name; no row's id when there is none."""
+    # Its own table: it is also joined in the query around it.
+    return select(row_id).where(condition).correlate(None).scalar_subquery()
+
+
 def list_stops(
     session: Session,
     wanted: StopFilter,
@@ -67,20 +76,19 @@ def list_stops(
     """List stop tasks, newest first; at most `limit` of those behind the cursor."""
     query = _stops(sees_only)
     if wanted.states:
-        # A single state as `=`, so that PostgreSQL can use the failed stops' own index.
-        query = query.where(
-            StopTask.state == wanted.states[0]
-            if len(wanted.states) == 1
-            else StopTask.state.in_(wanted.states)
-        )
+        query = query.where(is_one_of(StopTask.state, *wanted.states))
+    # What has a name is found first, by itself: only of a single id does PostgreSQL know that the
+    # index of its stops gives them in their order. From a join it would read and sort them all.
     if wanted.cvm_id is not None:
-        query = query.where(Cvm.hash_id == wanted.cvm_id)
+        query = query.where(StopTask.cvm_id == _only(Cvm.id, Cvm.hash_id == wanted.cvm_id))
     if wanted.host is not None:
-        query = query.where(VmHost.name == wanted.host)
+        query = query.where(StopTask.vm_host_id == _only(VmHost.id, VmHost.name == wanted.host))
     if wanted.batch_id is not None:
         query = query.where(StopTask.batch_id == wanted.batch_id)
     if wanted.workspace is not None:
-        query = query.where(Workspace.name == wanted.workspace)
+        query = query.where(
+            StopTask.workspace_id == _only(Workspace.id, Workspace.name == wanted.workspace)
+        )
     if wanted.error_code is not None:
         query = query.where(StopTask.error_code == wanted.error_code)
     if wanted.accepted_from is not None:

@@ -33,7 +33,14 @@ class StopBatch(Base):
             postgresql_where=text("idempotency_key IS NOT NULL"),
         ),
         Index("ix_stop_batches_page", desc("accepted_at"), desc("id")),
-        Index("ix_stop_batches_workspace_page", "workspace_id", desc("accepted_at"), desc("id")),
+        # Without those of admins, which members do not see, however many there are.
+        Index(
+            "ix_stop_batches_workspace_page",
+            "workspace_id",
+            desc("accepted_at"),
+            desc("id"),
+            postgresql_where=text("by_admin IS false"),
+        ),
     )
 
     id: Mapped[RandomId]
@@ -90,11 +97,28 @@ class StopTask(Base):
         Index("ix_stop_tasks_cvm", "cvm_id", desc("accepted_at"), desc("id")),
         Index("ix_stop_tasks_page", desc("accepted_at"), desc("id")),
         Index("ix_stop_tasks_workspace_page", "workspace_id", desc("accepted_at"), desc("id")),
+        Index("ix_stop_tasks_host_page", "vm_host_id", desc("accepted_at"), desc("id")),
+        # Ends that are rare: without indexes of their own, everything is read to find a few.
         Index(
-            "ix_stop_tasks_failed_page",
+            "ix_stop_tasks_state_page",
+            "state",
+            desc("accepted_at"),
+            desc("id"),
+            postgresql_where=text("state IN ('failed', 'canceled')"),
+        ),
+        Index(
+            "ix_stop_tasks_failed_workspace_page",
+            "workspace_id",
             desc("accepted_at"),
             desc("id"),
             postgresql_where=text("state = 'failed'"),
+        ),
+        Index(
+            "ix_stop_tasks_error_page",
+            "error_code",
+            desc("accepted_at"),
+            desc("id"),
+            postgresql_where=text("error_code IS NOT NULL"),
         ),
     )
 
