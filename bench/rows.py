@@ -42,7 +42,10 @@ FROM generate_series(0, (%(finished)s::int + %(open)s::int - 1) / %(per_batch)s:
 CROSS JOIN LATERAL (SELECT (batch * %(per_batch)s::int) %% %(cvms)s::int AS cvm) AS first
 WHERE %(finished)s::int + %(open)s::int > 0
 """  # noqa: S608 - as above
-"""Of the stops that have ended, and behind them of those that have not; admins asked the later half."""
+"""Of the stops that have ended, and behind them of those that have not.
+
+Admins asked for the later half.
+"""
 
 STOPS = f"""
 INSERT INTO stop_tasks (id, batch_id, cvm_id, workspace_id, vm_host_id, vm_uuid, request_id, state,
@@ -73,14 +76,17 @@ CROSS JOIN LATERAL (
 ) AS its
 """
 
-_OPEN_STATE = "CASE WHEN stop %% 20 = 0 THEN 'stopping' WHEN stop %% 20 < 4 THEN 'confirming' ELSE 'scheduled' END"
+_OPEN_STATE = """
+CASE WHEN stop %% 20 = 0 THEN 'stopping' WHEN stop %% 20 < 4 THEN 'confirming' ELSE 'scheduled' END
+"""
 
 OPEN = f"""
 INSERT INTO stop_tasks (id, batch_id, cvm_id, workspace_id, vm_host_id, vm_uuid, request_id, state,
                         attempt, deadline_at, lease_expires_at, worker)
 SELECT md5('open-' || stop)::uuid,
        md5('batch-' || (%(finished)s::int + stop) / %(per_batch)s::int)::uuid, 1 + cvm,
-       {_WORKSPACE}, {_HOST}, 'vm-' || cvm, 'bench', state, CASE state WHEN 'scheduled' THEN 0 ELSE 1 END,
+       {_WORKSPACE}, {_HOST}, 'vm-' || cvm, 'bench', state,
+       CASE state WHEN 'scheduled' THEN 0 ELSE 1 END,
        now() + interval '1 day', CASE state WHEN 'stopping' THEN now() + interval '1 day' END,
        CASE state WHEN 'scheduled' THEN NULL ELSE 'worker@bench' END
 FROM generate_series(0, %(open)s::int - 1) AS stop

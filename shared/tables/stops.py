@@ -114,6 +114,13 @@ class StopTask(Base):
             postgresql_where=text("state = 'failed'"),
         ),
         Index(
+            "ix_stop_tasks_failed_host_page",
+            "vm_host_id",
+            desc("accepted_at"),
+            desc("id"),
+            postgresql_where=text("state = 'failed'"),
+        ),
+        Index(
             "ix_stop_tasks_error_page",
             "error_code",
             desc("accepted_at"),

@@ -241,17 +241,13 @@ A_WORKSPACE = "workspace-0001"
 RARE = ErrorCode.BAD_HOST_CONFIGURATION
 AT_ONCE: dict[str, dict[str, Any]] = {
     "all": {},
-    "succeeded": {"states": (StopState.SUCCEEDED,)},
     "failed": {"states": FAILED},
     "canceled": {"states": (StopState.CANCELED,)},
-    "ended": {"states": ENDED},
     "CVM": {"cvm_id": A_CVM},
     "no CVM": {"cvm_id": "cvm_nowhere"},
     "failed of CVM": {"states": FAILED, "cvm_id": A_CVM},
     "no host": {"host": "nowhere"},
     "no workspace": {"workspace": "nowhere"},
-    "rare error": {"error_code": RARE},
-    "failed with rare error": {"states": FAILED, "error_code": RARE},
 }
 """Found at once, as rows that are wanted are next to each other in an index."""
 
@@ -259,7 +255,10 @@ BY_ADMIN_AT_ONCE: dict[str, dict[str, Any]] = {
     "host": {"host": A_HOST},
     "workspace": {"workspace": A_WORKSPACE},
     "failed in workspace": {"states": FAILED, "workspace": A_WORKSPACE},
+    "failed on host": {"states": FAILED, "host": A_HOST},
     "error": {"error_code": ErrorCode.DEADLINE_EXCEEDED},
+    "rare error": {"error_code": RARE},
+    "failed with rare error": {"states": FAILED, "error_code": RARE},
 }
 """The same; a member's workspace is one condition too many."""
 
@@ -268,11 +267,12 @@ SHARE = ROWS.finished // ROWS.workspaces
 
 PICKED: dict[str, dict[str, Any]] = {
     **BY_ADMIN_AT_ONCE,
+    "succeeded": {"states": (StopState.SUCCEEDED,)},
+    "ended": {"states": ENDED},
     "scheduled": {"states": (StopState.SCHEDULED,)},
     "stopping": {"states": (StopState.STOPPING,)},
     "open": {"states": OPEN},
     "failed or canceled": {"states": (StopState.FAILED, StopState.CANCELED)},
-    "failed on host": {"states": FAILED, "host": A_HOST},
     "waiting on host": {"states": WAITING, "host": A_HOST},
 }
 """Picked out of those that are open, or of those of a host or a workspace."""
