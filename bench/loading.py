@@ -60,7 +60,11 @@ class Rows:
     finished: int = 0
     """Stops that have ended, each with an attempt; one in twenty failed. One a minute."""
     open: int = 0
-    """Stops that have not; of the last CVMs. Fewer than `cvms`."""
+    """Stops that have not; of the last CVMs. Fewer than `cvms`.
+
+    They come after PostgreSQL has counted everything, as they do where it counts again only when a
+    tenth of a large table has changed.
+    """
     cap: int = 8
     """Of each host."""
 
@@ -82,12 +86,13 @@ def load(database_url: str, rows: Rows, caller: Caller) -> None:
         connection.execute(HOSTS, {"count": rows.hosts, "cap": rows.cap})
         values = _values(connection, rows, caller)
         taken_off = _take_off(connection)
-    statements = [STOPS, ATTEMPTS, CVMS, BATCHES, OPEN, OPEN_ATTEMPTS]
+    statements = [STOPS, ATTEMPTS, CVMS, BATCHES]
     _run(database_url, [[statement] for statement in statements], values)
     for statements_by_table in taken_off:
         _run(database_url, statements_by_table)
     vacuum = [[f"VACUUM (ANALYZE) {table}"] for table in (*LARGE_TABLES, "vm_hosts", "workspaces")]
     _run(database_url, vacuum)
+    _run(database_url, [[OPEN, OPEN_ATTEMPTS]], values)
     _run(database_url, [["SELECT setval(pg_get_serial_sequence('cvms', 'id'), max(id)) FROM cvms"]])
     _run(database_url, [["CHECKPOINT"]])
 

@@ -20,6 +20,9 @@ FROM generate_series(0, %(count)s - 1) AS number
 """
 
 _WORKSPACE = "(%(workspaces)s::uuid[])[1 + (cvm / %(per_batch)s::int) %% %(workspace_count)s::int]"
+_FAILED = "(stop + stop / 997) %% 20 = 7"
+"""One in twenty, on any host and in any workspace."""
+
 _HOST = "(%(hosts)s::uuid[])[1 + cvm %% %(host_count)s::int]"
 
 CVMS = f"""
@@ -53,10 +56,10 @@ INSERT INTO stop_tasks (id, batch_id, cvm_id, workspace_id, vm_host_id, vm_uuid,
                         force_stopped_at, finished_at, error_code, error_message)
 SELECT md5('stop-' || stop)::uuid, md5('batch-' || stop / %(per_batch)s::int)::uuid, 1 + cvm,
        {_WORKSPACE}, {_HOST}, 'vm-' || cvm, 'bench',
-       CASE WHEN stop %% 20 = 7 THEN 'failed' ELSE 'succeeded' END, 1, at, at, at,
+       CASE WHEN {_FAILED} THEN 'failed' ELSE 'succeeded' END, 1, at, at, at,
        at + interval '15 minutes', 'worker@bench', at, at + interval '1 second',
-       CASE WHEN stop %% 20 = 7 THEN 'deadline_exceeded' END,
-       CASE WHEN stop %% 20 = 7 THEN 'not confirmed before the deadline; the last try: bench' END
+       CASE WHEN {_FAILED} THEN 'deadline_exceeded' END,
+       CASE WHEN {_FAILED} THEN 'not confirmed before the deadline; the last try: bench' END
 FROM generate_series(0, %(finished)s::int - 1) AS stop
 CROSS JOIN LATERAL (
     SELECT stop %% %(cvms)s::int AS cvm,
@@ -64,17 +67,17 @@ CROSS JOIN LATERAL (
 ) AS its
 """  # noqa: S608 - as above
 
-ATTEMPTS = """
+ATTEMPTS = f"""
 INSERT INTO stop_attempts (stop_task_id, number, worker, started_at, finished_at, outcome,
                            power_state, exchanges)
 SELECT md5('stop-' || stop)::uuid, 1, 'worker@bench', at, at + interval '1 second',
-       CASE WHEN stop %% 20 = 7 THEN 'failed' ELSE 'succeeded' END, 'stopped',
-       '[{"answer": "200 {}", "request": "GetInfo {}", "seconds": 0.01}]'
+       CASE WHEN {_FAILED} THEN 'failed' ELSE 'succeeded' END, 'stopped',
+       '[{{"answer": "200 {{}}", "request": "GetInfo {{}}", "seconds": 0.01}}]'
 FROM generate_series(0, %(finished)s::int - 1) AS stop
 CROSS JOIN LATERAL (
     SELECT now() - (%(finished)s::int - stop) * interval '1 minute' AS at
 ) AS its
-"""
+"""  # noqa: S608 - as above
 
 _OPEN_STATE = """
 CASE WHEN stop %% 20 = 0 THEN 'stopping' WHEN stop %% 20 < 4 THEN 'confirming' ELSE 'scheduled' END

@@ -1,4 +1,4 @@
-"""indexes of lists: stops by host, by error and by rare state; batches of members."""
+"""indexes of lists; open stops' indexes by `finished_at`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,18 @@ def upgrade() -> None:
     op.drop_index('ix_stop_tasks_failed_page', table_name='stop_tasks')
     op.drop_index('ix_stop_batches_workspace_page', table_name='stop_batches')
     op.create_index('ix_stop_batches_workspace_page', 'stop_batches', ['workspace_id', *PAGE], postgresql_where=sa.text("by_admin IS false"))
+    op.drop_index('uq_stop_tasks_open_cvm', table_name='stop_tasks')
+    op.create_index('uq_stop_tasks_open_cvm', 'stop_tasks', ['cvm_id'], unique=True, postgresql_where=sa.text("finished_at IS NULL"))
+    op.drop_index('ix_stop_tasks_deadline', table_name='stop_tasks')
+    op.create_index('ix_stop_tasks_deadline', 'stop_tasks', ['deadline_at'], postgresql_where=sa.text("finished_at IS NULL"))
 
 
 def downgrade() -> None:
     """Take back."""
+    op.drop_index('ix_stop_tasks_deadline', table_name='stop_tasks')
+    op.create_index('ix_stop_tasks_deadline', 'stop_tasks', ['deadline_at'], postgresql_where=sa.text("state IN ('scheduled', 'confirming')"))
+    op.drop_index('uq_stop_tasks_open_cvm', table_name='stop_tasks')
+    op.create_index('uq_stop_tasks_open_cvm', 'stop_tasks', ['cvm_id'], unique=True, postgresql_where=sa.text("state IN ('scheduled', 'confirming', 'stopping')"))
     op.drop_index('ix_stop_batches_workspace_page', table_name='stop_batches')
     op.create_index('ix_stop_batches_workspace_page', 'stop_batches', ['workspace_id', *PAGE])
     op.create_index('ix_stop_tasks_failed_page', 'stop_tasks', list(PAGE), postgresql_where=sa.text("state = 'failed'"))

@@ -91,6 +91,8 @@ def fail_overdue(session: Session, *, grace: timedelta, limit: int) -> int:
         .join(Cvm, Cvm.id == StopTask.cvm_id)
         .where(
             is_waiting(StopTask.state),
+            # What the deadlines' index has.
+            StopTask.finished_at.is_(None),
             StopTask.deadline_at <= now - literal(grace, Interval),
         )
         .limit(limit)

@@ -7,12 +7,13 @@ from uuid import UUID
 
 from sqlalchemy import Select, bindparam, func, select, tuple_
 
+from shared.models.states import OPEN_STATES
 from shared.storage.stop_states import is_one_of
 from shared.tables import Cvm, StopAttempt, StopBatch, StopTask, User, VmHost, Workspace
 
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import ColumnElement, ScalarSelect
     from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -74,6 +75,30 @@ def _in_the_text(limit: int) -> ColumnElement[int]:
     return bindparam("rows", limit, literal_execute=True)
 
 
+def _conditions(wanted: StopFilter) -> Iterator[ColumnElement[bool]]:
+    if wanted.states:
+        yield is_one_of(StopTask.state, *wanted.states)
+        if set(wanted.states) <= set(OPEN_STATES):
+            # Says no more, and lets the open stops' own index be used.
+            yield StopTask.finished_at.is_(None)
+    # What has a name is found first, by itself: only of a single id does PostgreSQL know that the
+    # index of its stops gives them in their order. From a join it would read and sort them all.
+    if wanted.cvm_id is not None:
+        yield StopTask.cvm_id == _only(Cvm.id, Cvm.hash_id == wanted.cvm_id)
+    if wanted.host is not None:
+        yield StopTask.vm_host_id == _only(VmHost.id, VmHost.name == wanted.host)
+    if wanted.batch_id is not None:
+        yield StopTask.batch_id == wanted.batch_id
+    if wanted.workspace is not None:
+        yield StopTask.workspace_id == _only(Workspace.id, Workspace.name == wanted.workspace)
+    if wanted.error_code is not None:
+        yield StopTask.error_code == wanted.error_code
+    if wanted.accepted_from is not None:
+        yield StopTask.accepted_at >= wanted.accepted_from
+    if wanted.accepted_before is not None:
+        yield StopTask.accepted_at < wanted.accepted_before
+
+
 def list_stops(
     session: Session,
     wanted: StopFilter,
@@ -83,27 +108,7 @@ def list_stops(
     limit: int,
 ) -> list[StopRecord]:
     """List stop tasks, newest first; at most `limit` of those behind the cursor."""
-    query = _stops(sees_only)
-    if wanted.states:
-        query = query.where(is_one_of(StopTask.state, *wanted.states))
-    # What has a name is found first, by itself: only of a single id does PostgreSQL know that the
-    # index of its stops gives them in their order. From a join it would read and sort them all.
-    if wanted.cvm_id is not None:
-        query = query.where(StopTask.cvm_id == _only(Cvm.id, Cvm.hash_id == wanted.cvm_id))
-    if wanted.host is not None:
-        query = query.where(StopTask.vm_host_id == _only(VmHost.id, VmHost.name == wanted.host))
-    if wanted.batch_id is not None:
-        query = query.where(StopTask.batch_id == wanted.batch_id)
-    if wanted.workspace is not None:
-        query = query.where(
-            StopTask.workspace_id == _only(Workspace.id, Workspace.name == wanted.workspace)
-        )
-    if wanted.error_code is not None:
-        query = query.where(StopTask.error_code == wanted.error_code)
-    if wanted.accepted_from is not None:
-        query = query.where(StopTask.accepted_at >= wanted.accepted_from)
-    if wanted.accepted_before is not None:
-        query = query.where(StopTask.accepted_at < wanted.accepted_before)
+    query = _stops(sees_only).where(*_conditions(wanted))
     if after is not None:
         behind = tuple_(StopTask.accepted_at, StopTask.id) < (after.accepted_at, after.row_id)
         query = query.where(behind)

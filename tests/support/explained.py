@@ -39,6 +39,8 @@ class Explained:
     kind: str
     """`custom` for its own parameters, `generic` for any."""
     plan: dict[str, Any]
+    jit: dict[str, Any] | None
+    """What compiling it took, if PostgreSQL thought that it would pay."""
 
     def scanned_whole(self, tables: Sequence[str]) -> list[str]:
         """Say which of the tables it goes through from one end to the other."""
@@ -126,7 +128,7 @@ def _explain(connection: psycopg.Connection[Any], text: str, params: Any) -> Ite
         (answer,) = cursor.execute(execute).fetchone() or ()
         cursor.execute("DEALLOCATE explained")
         cursor.execute("ROLLBACK TO SAVEPOINT explained")
-        yield Explained(statement=text, kind=kind, plan=answer[0]["Plan"])
+        yield Explained(statement=text, kind=kind, plan=answer[0]["Plan"], jit=answer[0].get("JIT"))
 
 
 def _numbered(text: str, params: Any) -> tuple[str, list[Any]]:

@@ -83,10 +83,13 @@ class Archive:
 
 
 @pytest.fixture(scope="module")
-def archive(postgresql: PostgresqlServer, settings: Settings) -> Iterator[Archive]:
-    url = postgresql.create_database("many_rows")
-    patient = settings.model_copy(update={"database_url": url, "database_timeout": 60.0})
-    engine = make_engine(patient, application="tests")
+def archives(postgresql: PostgresqlServer, settings: Settings) -> Iterator[dict[str, Archive]]:
+    """The same rows twice.
+
+    `before`: PostgreSQL has counted them when no stop was open. `since`: it has counted them again.
+    """
+    before = _settings(settings, postgresql.create_database("before"))
+    engine = make_engine(before, application="tests")
     config = alembic_config()
     with engine.connect() as connection:
         config.attributes["connection"] = connection
@@ -100,20 +103,43 @@ def archive(postgresql: PostgresqlServer, settings: Settings) -> Iterator[Archiv
             callers[role] = Caller(
                 api_key_id=row.id, user_id=user.id, role=role, workspace_id=workspace.id
             )
-    load(url.get_secret_value(), ROWS, callers[UserRole.USER])
-    yield Archive(
-        engine=engine,
-        settings=patient,
-        member=callers[UserRole.USER],
-        admin=callers[UserRole.ADMIN],
-        api_key=api_key,
-        numbers=count(),
-    )
     engine.dispose()
-    # It takes a gigabyte.
-    server = settings.database_url.get_secret_value()
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute("DROP DATABASE many_rows")
+    load(before.database_url.get_secret_value(), ROWS, callers[UserRole.USER])
+    with _administering(settings) as server:
+        server.execute("CREATE DATABASE since TEMPLATE before STRATEGY file_copy")
+    since = _settings(settings, postgresql.create_database("since"))
+    with psycopg.connect(since.database_url.get_secret_value()) as connection:
+        connection.execute("ANALYZE")
+    made = {
+        name: Archive(
+            engine=make_engine(each, application="tests"),
+            settings=each,
+            member=callers[UserRole.USER],
+            admin=callers[UserRole.ADMIN],
+            api_key=api_key,
+            numbers=count(),
+        )
+        for name, each in {"before": before, "since": since}.items()
+    }
+    yield made
+    # They take a gigabyte each.
+    with _administering(settings) as server:
+        for name, archive in made.items():
+            archive.engine.dispose()
+            server.execute(f"DROP DATABASE {name}".encode())
+
+
+@pytest.fixture(params=["before", "since"])
+def archive(archives: dict[str, Archive], request: pytest.FixtureRequest) -> Archive:
+    return archives[request.param]
+
+
+def _settings(settings: Settings, url: SecretStr) -> Settings:
+    return settings.model_copy(update={"database_url": url, "database_timeout": 60.0})
+
+
+def _administering(settings: Settings) -> psycopg.Connection[tuple[Any, ...]]:
+    return psycopg.connect(settings.database_url.get_secret_value(), autocommit=True)
 
 
 def look(archive: Archive, run: Callable[[Session], object]) -> list[Explained]:
