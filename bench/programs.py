@@ -71,7 +71,7 @@ def wait_for_workers(ground: Ground, nodes: list[str]) -> None:
     """Wait until Celery workers answer, by their names."""
     app = make_celery(ground.settings)
     wait_until(
-        lambda: len(app.control.ping(nodes, timeout=1.0)) == len(nodes), "workers that answer"
+        lambda: len(app.control.ping(nodes, timeout=1.0) or ()) == len(nodes), "workers that answer"
     )
     app.close()
 

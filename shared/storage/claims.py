@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Interval, Text, bindparam, extract, insert, or_, select, update
+from sqlalchemy import Interval, Text, bindparam, extract, insert, select, update
 
 from shared.models.states import WAITING_STATES, StopState
 from shared.models.turns import Claim, Refusal
@@ -20,7 +20,7 @@ from shared.storage.host_standing import (
     ROOM,
     refusal_of_host,
 )
-from shared.storage.stop_states import is_waiting
+from shared.storage.stop_states import is_still, is_waiting
 from shared.tables import StopAttempt, StopTask, VmHost
 
 
@@ -71,8 +71,7 @@ def _build_claim() -> Select[UUID, int, UUID, str, str, float | None]:
         update(StopTask)
         .where(
             StopTask.id == bindparam("stop"),
-            # Parameters here: what has an id is not to be found among all that wait.
-            or_(*(StopTask.state == state for state in WAITING_STATES)),
+            is_still(StopTask.state, *WAITING_STATES),
             StopTask.due_at <= now,
         )
         .values(

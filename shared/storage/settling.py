@@ -29,6 +29,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from shared.models.decisions import Standing
 from shared.models.states import OPEN_STATES, StopState
 from shared.storage.clock import now
+from shared.storage.stop_states import is_still
 from shared.tables import Cvm, StopAttempt, StopTask
 
 
@@ -60,7 +61,7 @@ _LOCK_CLAIMED = (
     .where(
         StopTask.id == bindparam("stop"),
         StopTask.attempt == bindparam("turn"),
-        StopTask.state == StopState.STOPPING,
+        is_still(StopTask.state, StopState.STOPPING),
         StopTask.lease_expires_at > now,
     )
     .with_for_update(key_share=True)
@@ -118,7 +119,7 @@ def _build_decision() -> Update:
         .where(
             StopTask.id == bindparam("stop"),
             StopTask.attempt == bindparam("turn"),
-            StopTask.state == StopState.STOPPING,
+            is_still(StopTask.state, StopState.STOPPING),
         )
         .values(
             state=bindparam("next_state", type_=Text),

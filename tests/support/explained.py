@@ -52,18 +52,17 @@ class Explained:
 
     def examined(self, tables: Sequence[str]) -> int:
         """Count the tables' rows and index entries that it looked at, whether wanted or not."""
-        return round(
-            sum(
-                node["Actual Loops"]
-                * (
-                    node["Actual Rows"]
-                    + node.get("Rows Removed by Filter", 0)
-                    + node.get("Rows Removed by Index Recheck", 0)
-                )
-                for node in nodes(self.plan)
-                if node.get("Relation Name") in tables or node["Node Type"] == "Bitmap Index Scan"
+        counts: list[float] = [
+            node["Actual Loops"]
+            * (
+                node["Actual Rows"]
+                + node.get("Rows Removed by Filter", 0)
+                + node.get("Rows Removed by Index Recheck", 0)
             )
-        )
+            for node in nodes(self.plan)
+            if node.get("Relation Name") in tables or node["Node Type"] == "Bitmap Index Scan"
+        ]
+        return round(sum(counts))
 
     def __str__(self) -> str:
         lines = [f"{self.kind} plan of {' '.join(self.statement.split())}"]
@@ -112,23 +111,20 @@ def _explain(connection: psycopg.Connection[Any], text: str, params: Any) -> Ite
     """Run it and take back what it did, once with each kind of plan."""
     numbered, values = _numbered(text, params)
     types = ", ".join(TYPES.get(type(value), "unknown") for value in values)
-    prepare = sql.SQL("PREPARE explained{} AS {}").format(
-        sql.SQL(f"({types})" if types else ""),  # type: ignore[arg-type] # made of ours
-        sql.SQL(numbered),  # type: ignore[arg-type] # a statement of ours
-    )
-    execute: sql.Composable = sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE explained")
-    if values:
-        literals = sql.SQL(", ").join(sql.Literal(value) for value in values)
-        execute = sql.SQL("{}({})").format(execute, literals)
+    literals = ", ".join(sql.Literal(value).as_string(connection) for value in values)
+    prepare = f"PREPARE explained{f'({types})' if values else ''} AS {numbered}"
+    execute = f"EXECUTE explained{f'({literals})' if values else ''}"
     cursor = ClientCursor(connection)
     for kind in ("custom", "generic"):
         cursor.execute("SAVEPOINT explained")
         cursor.execute(f"SET LOCAL plan_cache_mode = force_{kind}_plan")
         cursor.execute(prepare)
-        (answer,) = cursor.execute(execute).fetchone() or ()
+        answer = cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {execute}").fetchone()
+        assert answer is not None
         cursor.execute("DEALLOCATE explained")
         cursor.execute("ROLLBACK TO SAVEPOINT explained")
-        yield Explained(statement=text, kind=kind, plan=answer[0]["Plan"], jit=answer[0].get("JIT"))
+        ((found,),) = answer
+        yield Explained(statement=text, kind=kind, plan=found["Plan"], jit=found.get("JIT"))
 
 
 def _numbered(text: str, params: Any) -> tuple[str, list[Any]]:

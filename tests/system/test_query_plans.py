@@ -94,12 +94,12 @@ def archives(postgresql: PostgresqlServer, settings: Settings) -> Iterator[dict[
     with engine.connect() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-    callers = {}
+    callers, api_keys = {}, {}
     with transaction(engine) as session:
         workspace = make_workspace(session)
         for role in UserRole:
             user = make_user(session, workspace, admin=role is UserRole.ADMIN)
-            row, api_key = make_key(session, user, workspace)
+            row, api_keys[role] = make_key(session, user, workspace)
             callers[role] = Caller(
                 api_key_id=row.id, user_id=user.id, role=role, workspace_id=workspace.id
             )
@@ -116,7 +116,7 @@ def archives(postgresql: PostgresqlServer, settings: Settings) -> Iterator[dict[
             settings=each,
             member=callers[UserRole.USER],
             admin=callers[UserRole.ADMIN],
-            api_key=api_key,
+            api_key=api_keys[UserRole.USER],
             numbers=count(),
         )
         for name, each in {"before": before, "since": since}.items()
@@ -150,11 +150,14 @@ def look(archive: Archive, run: Callable[[Session], object]) -> list[Explained]:
 
 
 def require_quick(explained: list[Explained], *, statements: int, examined: int) -> None:
-    """Fail when a statement goes through a large table, or looks at too many rows."""
+    """Fail for statements that go through a large table, look at too many rows or are compiled."""
     assert len(explained) >= 2 * statements
-    for one in explained:
-        assert not one.scanned_whole(LARGE_TABLES), str(one)
-        assert one.examined(LARGE_TABLES) <= examined, str(one)
+    slow = [
+        str(one)
+        for one in explained
+        if one.scanned_whole(LARGE_TABLES) or one.examined(LARGE_TABLES) > examined or one.jit
+    ]
+    assert not slow, "\n".join(slow)
 
 
 def test_authentication(archive: Archive) -> None:
@@ -212,7 +215,7 @@ def test_a_dispatchers_round(archive: Archive, valkey: str) -> None:
     app.close()
     assert done.sent == 1_000
     # `take_due` visits every host.
-    require_quick(explained, statements=3, examined=3 * (ROWS.hosts + ROWS.open))
+    require_quick(explained, statements=3, examined=4 * (ROWS.hosts + ROWS.open))
 
 
 def test_a_dispatchers_round_when_much_ran_out(archive: Archive, valkey: str) -> None:
@@ -227,7 +230,7 @@ def test_a_dispatchers_round_when_much_ran_out(archive: Archive, valkey: str) ->
     app.close()
     assert done.released > 200
     assert done.failed == 1_000
-    require_quick(explained, statements=3, examined=3 * (ROWS.hosts + ROWS.open))
+    require_quick(explained, statements=3, examined=4 * (ROWS.hosts + ROWS.open))
 
 
 @pytest.mark.parametrize("role", UserRole)
