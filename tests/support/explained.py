@@ -11,6 +11,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -26,6 +27,9 @@ EXPLAINED = ("select", "insert", "update", "delete", "with")
 """How a statement begins that has a plan."""
 
 PLACEHOLDER = re.compile(r"%\((\w+)\)[sbt]|%[sbt]|%%")
+
+numbers = count()
+"""Of prepared statements: one that fails stays on its connection."""
 
 TYPES = {timedelta: "interval", datetime: "timestamptz", UUID: "uuid", bytes: "bytea"}
 """As psycopg tells them; the rest is for PostgreSQL to find out."""
@@ -112,8 +116,9 @@ def _explain(connection: psycopg.Connection[Any], text: str, params: Any) -> Ite
     numbered, values = _numbered(text, params)
     types = ", ".join(TYPES.get(type(value), "unknown") for value in values)
     literals = ", ".join(sql.Literal(value).as_string(connection) for value in values)
-    prepare = f"PREPARE explained{f'({types})' if values else ''} AS {numbered}"
-    execute = f"EXECUTE explained{f'({literals})' if values else ''}"
+    name = f"explained_{next(numbers)}"
+    prepare = f"PREPARE {name}{f'({types})' if values else ''} AS {numbered}"
+    execute = f"EXECUTE {name}{f'({literals})' if values else ''}"
     cursor = ClientCursor(connection)
     for kind in ("custom", "generic"):
         cursor.execute("SAVEPOINT explained")
@@ -121,7 +126,7 @@ def _explain(connection: psycopg.Connection[Any], text: str, params: Any) -> Ite
         cursor.execute(prepare)
         answer = cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {execute}").fetchone()
         assert answer is not None
-        cursor.execute("DEALLOCATE explained")
+        cursor.execute(f"DEALLOCATE {name}")
         cursor.execute("ROLLBACK TO SAVEPOINT explained")
         ((found,),) = answer
         yield Explained(statement=text, kind=kind, plan=found["Plan"], jit=found.get("JIT"))
