@@ -96,9 +96,16 @@ def main(
 
 
 class BareLoop(Side):
-    """The program as a side."""
+    """The program as a side.
 
-    name = "bare loop"
+    Parameters
+    ----------
+    number
+        Tells those apart that run at once.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        self.name = f"bare loop {number}" if number else "bare loop"
 
     def command(self, ground: Ground) -> list[str]:
         """Give the program's command."""
@@ -116,7 +123,7 @@ class BareLoop(Side):
             pipe.write(json.dumps(ids) + "\n")
 
     def _pipe(self, ground: Ground) -> Path:
-        return ground.directory / "bare-loop.pipe"
+        return ground.directory / f"{self.name.replace(' ', '-')}.pipe"
 
 
 if __name__ == "__main__":

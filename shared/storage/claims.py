@@ -15,7 +15,6 @@ from sqlalchemy import (
     exists,
     extract,
     insert,
-    or_,
     select,
     update,
 )
@@ -31,6 +30,7 @@ from shared.storage.host_standing import (
     ROOM,
     refusal_of_host,
 )
+from shared.storage.stop_states import is_still
 from shared.tables import StopAttempt, StopTask, VmHost
 
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from sqlalchemy import Select
 
-IS_WAITING = or_(*(StopTask.state == state for state in WAITING_STATES))
-"""Parameters, not text: what is looked for by its id is not to be found among all that wait."""
+IS_WAITING = is_still(StopTask.state, *WAITING_STATES)
+"""Of a stop that is looked for by its id."""
 
 
 @dataclass(frozen=True, kw_only=True)

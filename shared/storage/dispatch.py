@@ -27,7 +27,7 @@ from shared.models.states import WAITING_STATES, AttemptOutcome, StopState
 from shared.models.turns import DueStop
 from shared.storage.clock import now
 from shared.storage.host_standing import BREAKER_THRESHOLD, ROOM
-from shared.storage.stop_states import is_one_of, is_waiting
+from shared.storage.stop_states import is_one_of, is_still, is_waiting
 from shared.tables import Cvm, StopAttempt, StopTask, VmHost
 
 
@@ -91,6 +91,8 @@ def fail_overdue(session: Session, *, grace: timedelta, limit: int) -> int:
         .join(Cvm, Cvm.id == StopTask.cvm_id)
         .where(
             is_waiting(StopTask.state),
+            # What the deadlines' index has.
+            StopTask.finished_at.is_(None),
             StopTask.deadline_at <= now - literal(grace, Interval),
         )
         .limit(limit)
@@ -218,7 +220,7 @@ def mark_unsent(session: Session, stop_task_ids: Sequence[UUID]) -> None:
     ids = literal(list(stop_task_ids), ARRAY(PG_UUID(as_uuid=True)))
     session.execute(
         update(StopTask)
-        .where(and_(StopTask.id == any_(ids), StopTask.state.in_(WAITING_STATES)))
+        .where(and_(StopTask.id == any_(ids), is_still(StopTask.state, *WAITING_STATES)))
         .values(sent_at=None)
         .execution_options(synchronize_session=False)
     )

@@ -35,6 +35,7 @@ from shared.storage.clock import now
 from shared.storage.compiled import CompiledStatement
 from shared.storage.dispatch import take_next_of_host
 from shared.storage.host_standing import LockedHost
+from shared.storage.stop_states import is_still
 from shared.tables import Cvm, StopAttempt, StopTask, VmHost
 
 
@@ -72,7 +73,7 @@ _LOCK_CLAIMED = CompiledStatement(
     .where(
         StopTask.id == bindparam("stop"),
         StopTask.attempt == bindparam("turn"),
-        StopTask.state == StopState.STOPPING,
+        is_still(StopTask.state, StopState.STOPPING),
         StopTask.lease_expires_at > now,
     )
     .with_for_update(key_share=True)
@@ -137,7 +138,7 @@ def _build_decision() -> Select[UUID, str]:
         .where(
             StopTask.id == bindparam("stop"),
             StopTask.attempt == bindparam("turn"),
-            StopTask.state == StopState.STOPPING,
+            is_still(StopTask.state, StopState.STOPPING),
         )
         .values(
             state=bindparam("next_state", type_=Text),

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from uuid import UUID
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import Select, bindparam, func, select, tuple_
 
+from shared.models.states import OPEN_STATES
+from shared.storage.stop_states import is_one_of
 from shared.tables import Cvm, StopAttempt, StopBatch, StopTask, User, VmHost, Workspace
 
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
+    from collections.abc import Iterator, Sequence
 
-    from sqlalchemy.orm import Session
+    from sqlalchemy import ColumnElement, ScalarSelect
+    from sqlalchemy.orm import InstrumentedAttribute, Session
 
     from shared.models.pages import Cursor, StopFilter
+
+Key = TypeVar("Key", int, UUID)
 
 
 class StopRecord(NamedTuple):
@@ -56,6 +61,44 @@ def _batches(sees_only: UUID | None) -> Select[StopBatch, str, str]:
     return query.where(StopBatch.workspace_id == sees_only, StopBatch.by_admin.is_(False))
 
 
+def _only(row_id: InstrumentedAttribute[Key], condition: ColumnElement[bool]) -> ScalarSelect[Key]:
+    """Find the id of one row by its name; no row's id when there is none."""
+    # Its own table: it is also joined in the query around it.
+    return select(row_id).where(condition).correlate(None).scalar_subquery()
+
+
+def _in_the_text(limit: int) -> ColumnElement[int]:
+    """Give a limit that stands in the statement's text.
+
+    A plan for any limit takes a tenth of all rows for wanted: it is none for a page.
+    """
+    return bindparam("rows", limit, literal_execute=True)
+
+
+def _conditions(wanted: StopFilter) -> Iterator[ColumnElement[bool]]:
+    if wanted.states:
+        yield is_one_of(StopTask.state, *wanted.states)
+        if set(wanted.states) <= set(OPEN_STATES):
+            # Says no more, and lets the open stops' own index be used.
+            yield StopTask.finished_at.is_(None)
+    # What has a name is found first, by itself: only of a single id does PostgreSQL know that the
+    # index of its stops gives them in their order. From a join it would read and sort them all.
+    if wanted.cvm_id is not None:
+        yield StopTask.cvm_id == _only(Cvm.id, Cvm.hash_id == wanted.cvm_id)
+    if wanted.host is not None:
+        yield StopTask.vm_host_id == _only(VmHost.id, VmHost.name == wanted.host)
+    if wanted.batch_id is not None:
+        yield StopTask.batch_id == wanted.batch_id
+    if wanted.workspace is not None:
+        yield StopTask.workspace_id == _only(Workspace.id, Workspace.name == wanted.workspace)
+    if wanted.error_code is not None:
+        yield StopTask.error_code == wanted.error_code
+    if wanted.accepted_from is not None:
+        yield StopTask.accepted_at >= wanted.accepted_from
+    if wanted.accepted_before is not None:
+        yield StopTask.accepted_at < wanted.accepted_before
+
+
 def list_stops(
     session: Session,
     wanted: StopFilter,
@@ -65,32 +108,13 @@ def list_stops(
     limit: int,
 ) -> list[StopRecord]:
     """List stop tasks, newest first; at most `limit` of those behind the cursor."""
-    query = _stops(sees_only)
-    if wanted.states:
-        # A single state as `=`, so that PostgreSQL can use the failed stops' own index.
-        query = query.where(
-            StopTask.state == wanted.states[0]
-            if len(wanted.states) == 1
-            else StopTask.state.in_(wanted.states)
-        )
-    if wanted.cvm_id is not None:
-        query = query.where(Cvm.hash_id == wanted.cvm_id)
-    if wanted.host is not None:
-        query = query.where(VmHost.name == wanted.host)
-    if wanted.batch_id is not None:
-        query = query.where(StopTask.batch_id == wanted.batch_id)
-    if wanted.workspace is not None:
-        query = query.where(Workspace.name == wanted.workspace)
-    if wanted.error_code is not None:
-        query = query.where(StopTask.error_code == wanted.error_code)
-    if wanted.accepted_from is not None:
-        query = query.where(StopTask.accepted_at >= wanted.accepted_from)
-    if wanted.accepted_before is not None:
-        query = query.where(StopTask.accepted_at < wanted.accepted_before)
+    query = _stops(sees_only).where(*_conditions(wanted))
     if after is not None:
         behind = tuple_(StopTask.accepted_at, StopTask.id) < (after.accepted_at, after.row_id)
         query = query.where(behind)
-    query = query.order_by(StopTask.accepted_at.desc(), StopTask.id.desc()).limit(limit)
+    query = query.order_by(StopTask.accepted_at.desc(), StopTask.id.desc()).limit(
+        _in_the_text(limit)
+    )
     return [StopRecord(*row) for row in session.execute(query)]
 
 
@@ -117,7 +141,9 @@ def list_batches(
     if after is not None:
         behind = tuple_(StopBatch.accepted_at, StopBatch.id) < (after.accepted_at, after.row_id)
         query = query.where(behind)
-    query = query.order_by(StopBatch.accepted_at.desc(), StopBatch.id.desc()).limit(limit)
+    query = query.order_by(StopBatch.accepted_at.desc(), StopBatch.id.desc()).limit(
+        _in_the_text(limit)
+    )
     return [BatchRecord(*row) for row in session.execute(query)]
 
 

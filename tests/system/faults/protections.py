@@ -104,7 +104,7 @@ PROTECTIONS = (
             Change(
                 "shared/storage/settling.py",
                 """        StopTask.attempt == bindparam("turn"),
-        StopTask.state == StopState.STOPPING,
+        is_still(StopTask.state, StopState.STOPPING),
         StopTask.lease_expires_at > now,
     )
     .with_for""",
@@ -122,12 +122,12 @@ PROTECTIONS = (
             Change(
                 "shared/storage/settling.py",
                 """        StopTask.attempt == bindparam("turn"),
-        StopTask.state == StopState.STOPPING,
+        is_still(StopTask.state, StopState.STOPPING),
         StopTask.lease_expires_at > now,
     )
     .with_for""",
                 """        bindparam("turn", type_=Integer) > 0,
-        StopTask.state == StopState.STOPPING,
+        is_still(StopTask.state, StopState.STOPPING),
         StopTask.lease_expires_at > now,
     )
     .with_for""",
@@ -200,8 +200,8 @@ PROTECTIONS = (
         (
             Change(
                 "shared/storage/claims.py",
-                "IS_WAITING = or_(*(StopTask.state == state for state in WAITING_STATES))",
-                "IS_WAITING = or_(*(StopTask.state != state for state in WAITING_STATES))",
+                "IS_WAITING = is_still(StopTask.state, *WAITING_STATES)",
+                "IS_WAITING = ~is_still(StopTask.state, *WAITING_STATES)",
             ),
         ),
     ),

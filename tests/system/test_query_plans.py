@@ -1,0 +1,271 @@
+"""With a million CVMs and a million stops on record, no statement goes through a large table.
+
+Every statement is caught as the program runs it, planned both ways, and run.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from bench.loading import LARGE_TABLES
+from shared.broker import Broker, make_celery
+from shared.database import driver_of
+from shared.models.batches import BatchRequest
+from shared.models.errors import ErrorCode, Fate
+from shared.models.pages import StopFilter
+from shared.models.states import PowerState, StopState, UserRole
+from shared.models.turns import Failure, Refusal, TurnResult
+from shared.services.authentication import authenticate
+from shared.services.batch_stop import accept_batch, preview_batch
+from shared.services.stop_records import find_batch, find_stop, list_batches, list_stops
+from shared.services.stops import ClaimedStop, claim_stop, settle_stop
+from tests.support.explained import Explained, explaining
+from tests.system.archive import ROWS, Archive, made_archives
+from workers.dispatcher import run_round
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from uuid import UUID
+
+    from shared.settings import Settings
+    from tests.support.postgresql import PostgresqlServer
+
+A_PAGE = 51
+"""Rows that a page of 50 reads."""
+
+DOWN = TurnResult(power_state=PowerState.STOPPED, is_down=True, force_stopped=True)
+UNREACHABLE = TurnResult(
+    power_state=None,
+    failure=Failure(code=ErrorCode.HOST_UNREACHABLE, fate=Fate.UNREACHABLE, message="no answer"),
+)
+
+
+@pytest.fixture(scope="module")
+def archives(postgresql: PostgresqlServer, settings: Settings) -> Iterator[dict[str, Archive]]:
+    with made_archives(postgresql, settings) as made:
+        yield made
+
+
+@pytest.fixture(params=["before", "since"])
+def archive(archives: dict[str, Archive], request: pytest.FixtureRequest) -> Archive:
+    return archives[request.param]
+
+
+def look(archive: Archive, run: Callable[[Session], object]) -> list[Explained]:
+    """Explain what is run in a transaction that is taken back."""
+    with Session(archive.engine) as session, explaining() as explained:
+        run(session)
+    return explained
+
+
+def require_quick(explained: list[Explained], *, statements: int, examined: int) -> None:
+    """Fail for statements that go through a large table, look at too many rows or are compiled."""
+    assert len(explained) >= 2 * statements
+    slow = [
+        str(one)
+        for one in explained
+        if one.scanned_whole(LARGE_TABLES) or one.examined(LARGE_TABLES) > examined or one.jit
+    ]
+    assert not slow, "\n".join(slow)
+
+
+def test_authentication(archive: Archive) -> None:
+    explained = look(archive, lambda session: authenticate(driver_of(session), archive.api_key))
+    require_quick(explained, statements=1, examined=10)
+
+
+@pytest.mark.parametrize("key", [None, "a key"])
+@pytest.mark.parametrize("role", UserRole)
+def test_accept(archive: Archive, role: UserRole, key: str | None) -> None:
+    caller = archive.admin if role is UserRole.ADMIN else archive.member
+    ids = archive.next_batch()
+    request = BatchRequest(cvm_ids=ids, request_id="test", idempotency_key=key)
+
+    def accept_twice(session: Session) -> None:
+        answer = accept_batch(driver_of(session), caller, request, archive.settings)
+        assert answer.stopped == 50
+        accept_batch(driver_of(session), caller, request, archive.settings)
+
+    require_quick(look(archive, accept_twice), statements=4, examined=500)
+
+
+@pytest.mark.parametrize("role", UserRole)
+def test_preview(archive: Archive, role: UserRole) -> None:
+    caller = archive.admin if role is UserRole.ADMIN else archive.member
+    request = BatchRequest(cvm_ids=archive.next_batch(), request_id="test")
+
+    def preview(session: Session) -> None:
+        assert preview_batch(driver_of(session), caller, request).stopped == 50
+
+    require_quick(look(archive, preview), statements=1, examined=500)
+
+
+def claim(archive: Archive, session: Session, stop: UUID) -> ClaimedStop | Refusal:
+    return claim_stop(driver_of(session), stop, worker="test", settings=archive.settings)
+
+
+@pytest.mark.parametrize("result", [DOWN, UNREACHABLE])
+def test_claim_settle_and_refusal(archive: Archive, result: TurnResult) -> None:
+    stop = archive.one("id FROM stop_tasks WHERE state = 'scheduled' LIMIT 1")
+
+    def take_a_turn(session: Session) -> None:
+        claimed = claim(archive, session, stop)
+        assert isinstance(claimed, ClaimedStop)
+        assert isinstance(claim(archive, session, stop), Refusal)
+        assert settle_stop(driver_of(session), claimed.claim, result, settings=archive.settings)
+
+    require_quick(look(archive, take_a_turn), statements=7, examined=100)
+
+
+def test_a_dispatchers_round(archive: Archive, valkey: str) -> None:
+    app = make_celery(archive.settings.model_copy(update={"broker_url": SecretStr(valkey)}))
+    with explaining() as explained:
+        done = run_round(archive.engine, Broker(app), archive.settings)
+    app.close()
+    assert done.sent == 1_000
+    # `take_due` visits every host.
+    require_quick(explained, statements=3, examined=4 * (ROWS.hosts + ROWS.open))
+
+
+def test_a_dispatchers_round_when_much_ran_out(archive: Archive, valkey: str) -> None:
+    app = make_celery(archive.settings.model_copy(update={"broker_url": SecretStr(valkey)}))
+    impatient = archive.settings.model_copy(update={"resend_after": -2 * 86_400.0})
+    with archive.engine.connect() as connection, connection.begin():
+        connection.execute(
+            text("UPDATE stop_tasks SET lease_expires_at = now() WHERE state = 'stopping'")
+        )
+    with explaining() as explained:
+        done = run_round(archive.engine, Broker(app), impatient)
+    app.close()
+    assert done.released > 200
+    assert done.failed == 1_000
+    require_quick(explained, statements=3, examined=4 * (ROWS.hosts + ROWS.open))
+
+
+@pytest.mark.parametrize("role", UserRole)
+def test_batches(archive: Archive, role: UserRole) -> None:
+    caller = archive.admin if role is UserRole.ADMIN else archive.member
+    batch = archive.one(
+        f"id FROM stop_batches WHERE workspace_id = '{archive.member.workspace_id}'"
+        " ORDER BY accepted_at OFFSET 100 LIMIT 1"
+    )
+
+    def read(session: Session) -> None:
+        find_batch(session, caller, batch)
+        page = list_batches(session, caller, cursor=None, limit=50)
+        assert page.next_cursor
+        list_batches(session, caller, cursor=page.next_cursor, limit=50)
+
+    require_quick(look(archive, read), statements=6, examined=2_000)
+
+
+@pytest.mark.parametrize("role", UserRole)
+def test_one_stop(archive: Archive, role: UserRole) -> None:
+    caller = archive.admin if role is UserRole.ADMIN else archive.member
+    stop = archive.one(
+        f"id FROM stop_tasks WHERE workspace_id = '{archive.member.workspace_id}' LIMIT 1"
+    )
+    explained = look(archive, lambda session: find_stop(session, caller, stop))
+    require_quick(explained, statements=2, examined=10)
+
+
+WAITING = (StopState.SCHEDULED, StopState.CONFIRMING)
+OPEN = (*WAITING, StopState.STOPPING)
+ENDED = (StopState.SUCCEEDED, StopState.FAILED, StopState.CANCELED)
+FAILED = (StopState.FAILED,)
+A_CVM = "cvm_00000005"
+A_HOST = "host-0007"
+A_WORKSPACE = "workspace-0001"
+RARE = ErrorCode.BAD_HOST_CONFIGURATION
+AT_ONCE: dict[str, dict[str, Any]] = {
+    "all": {},
+    "failed": {"states": FAILED},
+    "canceled": {"states": (StopState.CANCELED,)},
+    "CVM": {"cvm_id": A_CVM},
+    "no CVM": {"cvm_id": "cvm_nowhere"},
+    "failed of CVM": {"states": FAILED, "cvm_id": A_CVM},
+    "no host": {"host": "nowhere"},
+    "no workspace": {"workspace": "nowhere"},
+}
+"""Found at once, as rows that are wanted are next to each other in an index."""
+
+BY_ADMIN_AT_ONCE: dict[str, dict[str, Any]] = {
+    "host": {"host": A_HOST},
+    "workspace": {"workspace": A_WORKSPACE},
+    "failed in workspace": {"states": FAILED, "workspace": A_WORKSPACE},
+    "failed on host": {"states": FAILED, "host": A_HOST},
+    "error": {"error_code": ErrorCode.DEADLINE_EXCEEDED},
+    "rare error": {"error_code": RARE},
+    "failed with rare error": {"states": FAILED, "error_code": RARE},
+}
+"""The same; a member's workspace is one condition too many."""
+
+SHARE = ROWS.finished // ROWS.workspaces
+"""Stops of one workspace."""
+
+PICKED: dict[str, dict[str, Any]] = {
+    **BY_ADMIN_AT_ONCE,
+    "succeeded": {"states": (StopState.SUCCEEDED,)},
+    "ended": {"states": ENDED},
+    "scheduled": {"states": (StopState.SCHEDULED,)},
+    "stopping": {"states": (StopState.STOPPING,)},
+    "open": {"states": OPEN},
+    "failed or canceled": {"states": (StopState.FAILED, StopState.CANCELED)},
+    "waiting on host": {"states": WAITING, "host": A_HOST},
+}
+"""Picked out of those that are open, or of those of a host or a workspace."""
+
+
+def read_lists(archive: Archive, role: UserRole, wanted: dict[str, Any]) -> list[Explained]:
+    """Read two pages, and one of a day of long ago."""
+    caller = archive.admin if role is UserRole.ADMIN else archive.member
+    then = archive.one("now() - interval '200 days'")
+    within = {"accepted_from": then, "accepted_before": then + timedelta(days=1)}
+
+    def read(session: Session) -> None:
+        page = list_stops(session, caller, StopFilter(**wanted), cursor=None, limit=50)
+        if page.next_cursor:
+            list_stops(session, caller, StopFilter(**wanted), cursor=page.next_cursor, limit=50)
+        list_stops(session, caller, StopFilter(**wanted, **within), cursor=None, limit=50)
+
+    return look(archive, read)
+
+
+@pytest.mark.parametrize("wanted", AT_ONCE.values(), ids=AT_ONCE)
+@pytest.mark.parametrize("role", UserRole)
+def test_lists_that_are_found_at_once(
+    archive: Archive, role: UserRole, wanted: dict[str, Any]
+) -> None:
+    require_quick(read_lists(archive, role, wanted), statements=2, examined=10 * A_PAGE)
+
+
+@pytest.mark.parametrize("wanted", BY_ADMIN_AT_ONCE.values(), ids=BY_ADMIN_AT_ONCE)
+def test_lists_that_an_admin_finds_at_once(archive: Archive, wanted: dict[str, Any]) -> None:
+    explained = read_lists(archive, UserRole.ADMIN, wanted)
+    require_quick(explained, statements=2, examined=10 * A_PAGE)
+
+
+@pytest.mark.parametrize("wanted", PICKED.values(), ids=PICKED)
+@pytest.mark.parametrize("role", UserRole)
+def test_lists_that_are_picked_out(
+    archive: Archive, role: UserRole, wanted: dict[str, Any]
+) -> None:
+    explained = read_lists(archive, role, wanted)
+    require_quick(explained, statements=2, examined=3 * (SHARE + ROWS.open))
+
+
+@pytest.mark.parametrize("role", UserRole)
+def test_a_stops_batch_is_listed(archive: Archive, role: UserRole) -> None:
+    caller = archive.admin if role is UserRole.ADMIN else archive.member
+    wanted = StopFilter(batch_id=archive.one("id FROM stop_batches LIMIT 1"))
+    explained = look(
+        archive, lambda session: list_stops(session, caller, wanted, cursor=None, limit=50)
+    )
+    require_quick(explained, statements=1, examined=4 * A_PAGE)
