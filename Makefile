@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RUNS := tests/system/faults/test_runs.py tests/system/faults/test_upgrade.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz faults faults-one-by-one faults-in-runs soak unprotected resilience check audit lock clean
+.PHONY: help setup demo test fuzz faults faults-one-by-one faults-in-runs soak unprotected resilience bench check audit lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -50,6 +50,9 @@ unprotected: setup ## Take each protection out of a copy, and show the test that
 resilience: setup ## Measure one black hole among ten hosts, and 50 clients for a minute
 	@$(BIN)/python -m bench.bulkhead
 	@$(BIN)/python -m bench.overload
+
+bench: setup ## Measure every figure beside its goal, under fifteen minutes (ONLY=N one of them)
+	@$(BIN)/python -m bench $(if $(ONLY),--only=$(ONLY))
 
 check: setup ## Format, lint, types, layers, compose file, pinned set
 	@$(BIN)/ruff format --check .

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.system.faults.cluster import Cluster
     from tests.system.faults.run import Run
 
-OLD_VERSION = "978570853ec453475042881d01991e8412b77a16"
+OLD_VERSION = "94130116cb511552db31faed421054351f8368f3"
 """The commit that brought today's schema: the oldest version that runs on it.
 
 A change of the schema takes this on to a version that runs on the new one: that is what an upgrade
