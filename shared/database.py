@@ -224,22 +224,19 @@ def _driver_connection(engine: Engine) -> Iterator[psycopg.Connection[Any]]:
     """Lend the driver's connection of one from the pool; a broken one does not go back."""
     with translate_outages():
         pooled = engine.raw_connection()
-    connection = cast("psycopg.Connection[Any]", pooled.driver_connection)
-    try:
-        yield connection
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        msg = "the database does not answer"
-        raise DatabaseUnavailableError(msg, _first_line(error)) from error
-    except psycopg.Error as error:
-        if not connection.broken:
-            raise
-        msg = "the database connection broke"
-        raise DatabaseUnavailableError(msg, _first_line(error)) from error
-    finally:
-        if connection.closed:
-            pooled.invalidate()
-        else:
-            pooled.close()
+        connection = cast("psycopg.Connection[Any]", pooled.driver_connection)
+        try:
+            yield connection
+        except psycopg.Error as error:
+            if not connection.broken:
+                raise
+            msg = "the database connection broke"
+            raise DatabaseUnavailableError(msg, _first_line(error)) from error
+        finally:
+            if connection.closed:
+                pooled.invalidate()
+            else:
+                pooled.close()
 
 
 @contextmanager
@@ -282,6 +279,9 @@ def translate_outages() -> Iterator[None]:
     except (OperationalError, InterfaceError) as error:
         msg = "the database does not answer"
         raise DatabaseUnavailableError(msg, _first_line(error.orig)) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        msg = "the database does not answer"
+        raise DatabaseUnavailableError(msg, _first_line(error)) from error
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import psycopg
 import pytest
 from redis import Redis
-from sqlalchemy import Engine as AnyEngine
-from sqlalchemy import event, func, select
+from sqlalchemy import func, select
 
 from shared.broker import STOP_TASK, STOPS_QUEUE
 from shared.database import transaction
@@ -48,17 +48,17 @@ def open_tasks(engine: Engine) -> list[StopTask]:
 
 @contextmanager
 def statements_seen() -> Iterator[list[str]]:
-    """Collect the SQL that any engine of this process runs meanwhile."""
+    """Collect the SQL that this process runs meanwhile, whoever had psycopg run it."""
     statements: list[str] = []
+    execute = psycopg.Cursor.execute
 
-    def note(*args: Any) -> None:
-        statements.append(args[2])
+    def note(self: psycopg.Cursor[Any], query: Any, *rest: Any, **named: Any) -> Any:
+        statements.append(str(query))
+        return execute(self, query, *rest, **named)
 
-    event.listen(AnyEngine, "before_cursor_execute", note)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.Cursor, "execute", note)
         yield statements
-    finally:
-        event.remove(AnyEngine, "before_cursor_execute", note)
 
 
 class TestCounting:
