@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -58,4 +59,6 @@ def reach(place: Failpoint) -> None:
     struck = armed.with_name(f"{place}.struck-{os.getpid()}")
     with suppress(FileNotFoundError):
         armed.rename(struck)
-        os.kill(os.getpid(), SIGNALS[Action(struck.read_text().strip())])
+        # This thread itself: a signal to the process may come a moment later, and the thread with it
+        # past the place.
+        signal.pthread_kill(threading.get_ident(), SIGNALS[Action(struck.read_text().strip())])

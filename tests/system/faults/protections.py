@@ -47,6 +47,19 @@ NO_WAKE_ON_FAILURE = Change(
     "    except ZeroDivisionError as error:",
 )
 
+NO_OUTAGE_IS_KNOWN = (
+    Change(
+        "shared/database.py",
+        "    except (OperationalError, InterfaceError) as error:",
+        "    except ZeroDivisionError as error:",
+    ),
+    Change(
+        "shared/database.py",
+        "    except (psycopg.OperationalError, psycopg.InterfaceError) as error:",
+        "    except ZeroDivisionError as error:",
+    ),
+)
+
 PROTECTIONS = (
     Protection(
         "API killed between commit and send",
@@ -233,25 +246,13 @@ PROTECTIONS = (
         "PostgreSQL out of connections, or its disk full",
         "each way in which the database says no is a 503",
         f"{HERE}test_database_away.py::test_refuses_meanwhile[_out_of_connections]",
-        (
-            Change(
-                "shared/database.py",
-                "    except (OperationalError, InterfaceError) as error:",
-                "    except ZeroDivisionError as error:",
-            ),
-        ),
+        NO_OUTAGE_IS_KNOWN,
     ),
     Protection(
         "PostgreSQL's disk full",
         "each way in which the database says no is a 503",
         f"{HERE}test_disk_full.py::test_of_postgresql",
-        (
-            Change(
-                "shared/database.py",
-                "    except (OperationalError, InterfaceError) as error:",
-                "    except ZeroDivisionError as error:",
-            ),
-        ),
+        NO_OUTAGE_IS_KNOWN,
     ),
     Protection(
         "broker's disk full",
