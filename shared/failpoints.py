@@ -59,6 +59,6 @@ def reach(place: Failpoint) -> None:
     struck = armed.with_name(f"{place}.struck-{os.getpid()}")
     with suppress(FileNotFoundError):
         armed.rename(struck)
-        # This thread itself: a signal to the process may come a moment later, and the thread with it
+        # This thread: a signal to the process may come a moment later, and the thread get
         # past the place.
         signal.pthread_kill(threading.get_ident(), SIGNALS[Action(struck.read_text().strip())])
