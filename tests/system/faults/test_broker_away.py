@@ -145,12 +145,17 @@ def test_connections_cut_over_and_over(cluster: Cluster, chance: random.Random) 
             waiting = [each for each in client.client_list() if each["cmd"] == "brpop"]
         return len(waiting) >= 3
 
+    def messages_come_in() -> bool:
+        with cluster.broker() as client:
+            return int(str(client.llen(STOPS_QUEUE))) < len(ids) * 40 - 200
+
     for _ in range(10):
         cluster.send_again(ids * 40)  # more than can be taken before the cut
+        eventually(messages_come_in)
         faults.BROKER_FAULTS["broker connections cut"](cluster, chance)
         eventually(workers_wait_for_messages)
-    with cluster.broker() as client:
-        client.delete(STOPS_QUEUE)  # thousands are left
+        with cluster.broker() as client:
+            client.delete(STOPS_QUEUE)  # more than a thousand are left
     scenario.assert_all_stopped()
     assert {name: cluster.parts[name].pid for name in CONSUMERS} == pids
     assert not [name for name in CONSUMERS if cluster.parts[name].own_ends]
