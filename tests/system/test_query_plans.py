@@ -121,7 +121,7 @@ def test_claim_settle_and_refusal(archive: Archive, result: TurnResult) -> None:
         assert isinstance(claim(archive, session, stop), Refusal)
         assert settle_stop(driver_of(session), claimed.claim, result, settings=archive.settings)
 
-    require_quick(look(archive, take_a_turn), statements=7, examined=100)
+    require_quick(look(archive, take_a_turn), statements=6, examined=100)
 
 
 def test_a_dispatchers_round(archive: Archive, valkey: str) -> None:
