@@ -210,6 +210,8 @@ def single_statement(engine: Engine) -> Iterator[psycopg.Connection[Any]]:
         try:
             yield connection
         finally:
+            if connection.info.transaction_status != TransactionStatus.IDLE:
+                connection.close()  # whatever was begun would be somebody else's
             if not connection.closed:
                 connection.autocommit = False
 

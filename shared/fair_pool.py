@@ -42,13 +42,22 @@ class Turnstile:
             turn = threading.Lock()
             turn.acquire()
             self._waiting.append(turn)
-        if turn.acquire(timeout=timeout):
-            return True
+        try:
+            if turn.acquire(timeout=timeout):
+                return True
+        except BaseException:  # such as Ctrl-C
+            if not self._gives_up(turn):
+                self.leave()
+            raise
+        return not self._gives_up(turn)
+
+    def _gives_up(self, turn: threading.Lock) -> bool:
+        """Wait no longer; False if a place was handed over in this moment."""
         with self._lock:
             if turn in self._waiting:
                 self._waiting.remove(turn)
-                return False
-        return True  # it was handed over in this moment
+                return True
+        return False
 
     def leave(self) -> None:
         """Hand the place to who has waited longest."""

@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 import time
+from http.client import IncompleteRead
 from typing import TYPE_CHECKING, Any
 
 
@@ -114,7 +115,28 @@ class Incoming(io.BufferedReader):
     """An answer, as `http.client` wants to read it: its end is not the connection's."""
 
     def __init__(self, sock: BoundedSocket, budget: Budget) -> None:
-        super().__init__(_Bytes(sock, budget))
+        self._bytes = _Bytes(sock, budget)
+        super().__init__(self._bytes)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes, or up to the end of the connection.
+
+        Raises
+        ------
+        IncompleteRead
+            Everything is wanted: `http.client` does so for a chunk whose size has a minus sign, and
+            whatever a host sends would have to fit into memory.
+        """
+        if size is None or size < 0:
+            nothing = b""
+            raise IncompleteRead(nothing)
+        return super().read(size)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something came along that is behind the answer; the answer must be over."""
+        self._bytes.is_over = True
+        return bool(self.peek(1))
 
     def makefile(self, _mode: str) -> Incoming:
         """Give itself, where `http.client` expects a socket."""
@@ -128,11 +150,15 @@ class _Bytes(io.RawIOBase):
     def __init__(self, sock: BoundedSocket, budget: Budget) -> None:
         self._sock = sock
         self._budget = budget
+        self.is_over = False
+        """Nothing more is to be read from the connection."""
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Any) -> int | None:
+        if self.is_over:
+            return None
         return self._sock.read_into(memoryview(buffer), self._budget)
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import ssl
 
     from workers.drivers.address import HostAddress
-    from workers.drivers.bounded_network import BoundedSocket
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,20 +131,20 @@ class Transport:
         keep = False
         try:
             connection.send(request, budget)
-            response = _begin_answer(connection, budget)
+            incoming = Incoming(connection, budget)
+            response = _begin_answer(incoming, budget)
             body = response.read(max_bytes + 1)
             is_whole = len(body) <= max_bytes
             if is_whole and response.length:
                 raise IncompleteRead(body, response.length)
-            keep = is_whole and not response.will_close
+            keep = is_whole and not response.will_close and not incoming.has_more
         finally:
             self._connections.give_back(connection, keep=keep)
         return Answer(status=response.status, body=body[:max_bytes], is_whole=is_whole)
 
 
-def _begin_answer(connection: BoundedSocket, budget: Budget) -> HTTPResponse:
+def _begin_answer(incoming: Incoming, budget: Budget) -> HTTPResponse:
     """Read an answer's head, and those of interim answers before it (RFC 9110, section 15.2)."""
-    incoming = Incoming(connection, budget)
     while True:
         # Of a socket, `HTTPResponse` wants nothing but something to read from.
         response = HTTPResponse(cast("socket.socket", incoming), method="POST")

@@ -191,6 +191,8 @@ def test_cut_in_the_middle(
         b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
         b"HTTP/1.1 abc\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n",  # to `http.client`: all
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
     ],
 )
@@ -213,6 +215,24 @@ def test_connections_are_kept(connect: Connect, bounds: CallBounds) -> None:
         for _ in range(3):
             driver.power_state(VM, bounds)
     assert [request.connection for request in host.requests] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("behind", [b"garbage", STOPPED])
+def test_what_is_behind_an_answer_is_nobody_elses(
+    behind: bytes, connect: Connect, bounds: CallBounds
+) -> None:
+    """A connection on which more came than was asked for is out of step."""
+
+    def behave(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(STOPPED + behind)
+        peer.wait_for_end()
+
+    with RawHost(behave) as host:
+        driver = connect(host.address)
+        for _ in range(2):
+            assert driver.power_state(VM, bounds) is PowerState.STOPPED
+    assert [request.connection for request in host.requests] == [0, 1]
 
 
 def closes_on_second_request(peer: Peer) -> None:
