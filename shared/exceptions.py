@@ -4,6 +4,7 @@ CvmstopError
 ├── SettingsError           an environment variable is missing or wrong
 ├── SchemaError             the database's schema is not this program's
 ├── DatabaseUnavailableError the database does not answer
+├── HostBusyError           somebody holds a host's row for longer than a claim waits
 ├── BrokerUnavailableError  the broker did not take a message in time
 ├── AuthenticationError     no key, or a key that is not valid now            401
 ├── RateLimitedError        more requests with an API key than its limit       429
@@ -83,6 +84,12 @@ class DatabaseUnavailableError(CvmstopError):
     def for_operators(self) -> str:
         """Give the message, with what the driver said."""
         return f"{self} ({self.reason})" if self.reason else str(self)
+
+
+class HostBusyError(CvmstopError):
+    """Somebody holds a host's row for longer than a claim waits for it."""
+
+    slug = "host_busy"
 
 
 class BrokerUnavailableError(CvmstopError):

@@ -14,7 +14,12 @@ from tenacity import (
 )
 
 from shared.database import driver_transaction
-from shared.exceptions import BrokerUnavailableError, DatabaseUnavailableError, SealError
+from shared.exceptions import (
+    BrokerUnavailableError,
+    DatabaseUnavailableError,
+    HostBusyError,
+    SealError,
+)
 from shared.failpoints import Failpoint, reach
 from shared.models.errors import ErrorCode, Fate
 from shared.models.turns import Failure, Refusal, TurnResult
@@ -69,8 +74,12 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
     """
     began = time.monotonic()
     reach(Failpoint.WORKER_RECEIVED)
-    with driver_transaction(parts.engine) as connection:
-        claimed = claim_stop(connection, stop_task_id, worker=worker, settings=parts.settings)
+    try:
+        with driver_transaction(parts.engine) as connection:
+            claimed = claim_stop(connection, stop_task_id, worker=worker, settings=parts.settings)
+    except HostBusyError as error:
+        log.warning("no turn", reason=str(error))
+        return str(Refusal.HOST_BUSY)
     if isinstance(claimed, Refusal):
         log.debug("no turn", reason=str(claimed))
         return str(claimed)

@@ -90,3 +90,5 @@ class Refusal(StrEnum):
     """The host does not answer; the dispatcher will send it when the breaker lets one through."""
     HOST_AT_CAP = "host at cap"
     """As many stops run on the host as may; the end of one of them wakes the next."""
+    HOST_BUSY = "host's row is held"
+    """Somebody holds it for long; the dispatcher will send the stop again."""

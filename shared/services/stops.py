@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from psycopg.errors import LockNotAvailable
+
+from shared.exceptions import HostBusyError
 from shared.models.decisions import decide
 from shared.models.errors import Fate
 from shared.models.hosts import HostConnection, HostCredentials
@@ -51,7 +54,23 @@ def claim_stop(
     """Claim a stop for this worker, within its host's cap and breaker.
 
     Any number of workers may try at the same moment: one gets it, until its lease runs out.
+
+    Raises
+    ------
+    HostBusyError
+        Somebody holds the host's row for longer than a claim waits; the transaction is of no more
+        use.
     """
+    try:
+        return _claim(connection, stop_task_id, worker=worker, settings=settings)
+    except LockNotAvailable:
+        msg = "somebody holds the host's row in the database"
+        raise HostBusyError(msg) from None
+
+
+def _claim(
+    connection: Connection[Any], stop_task_id: UUID, *, worker: str, settings: Settings
+) -> ClaimedStop | Refusal:
     host = lock_host_of(connection, stop_task_id)
     if host is None:
         return why_not_now(connection, stop_task_id)

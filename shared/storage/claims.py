@@ -14,6 +14,7 @@ from sqlalchemy import (
     bindparam,
     exists,
     extract,
+    func,
     insert,
     select,
     update,
@@ -53,16 +54,39 @@ class LockedForClaim:
     reached_by: SealedHost
 
 
+LOCK_TIMEOUT = "500ms"
+"""Longest wait of a claim for its host's row, with a connection of which a worker has few.
+
+Others hold it for some milliseconds, one after the other. Who holds it for longer is frozen, or
+waits itself, and must not hold up claims on other hosts.
+"""
+
+# In a common table expression, so that it is evaluated before the row is locked, and in the same
+# trip.
+_BOUND = (
+    select(func.set_config("lock_timeout", LOCK_TIMEOUT, True).label("lock_timeout"))
+    .cte("bound")
+    .prefix_with("MATERIALIZED")
+)
 _LOCK_HOST_OF = CompiledStatement(
     select(VmHost.id, VmHost.name, VmHost.driver, VmHost.address, VmHost.sealed_credentials)
-    .join(StopTask, StopTask.vm_host_id == VmHost.id)
+    .select_from(_BOUND)
+    .join(StopTask, _BOUND.c.lock_timeout == LOCK_TIMEOUT)
+    .join(VmHost, StopTask.vm_host_id == VmHost.id)
     .where(StopTask.id == bindparam("stop"), IS_WAITING, StopTask.due_at <= now)
     .with_for_update(of=VmHost, key_share=True)
 )
 
 
 def lock_host_of(connection: Connection[Any], stop_task_id: UUID) -> LockedForClaim | None:
-    """Lock the host of a stop that waits and is due; None, and no lock, when it does not."""
+    """Lock the host of a stop that waits and is due; None, and no lock, when it does not.
+
+    Raises
+    ------
+    psycopg.errors.LockNotAvailable
+        Somebody holds the host's row for longer than `LOCK_TIMEOUT`, which holds for what else the
+        transaction waits for too.
+    """
     row = _LOCK_HOST_OF.run(connection, {"stop": stop_task_id}).fetchone()
     if row is None:
         return None

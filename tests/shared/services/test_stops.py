@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from shared.database import driver_transaction, transaction
+from shared.exceptions import HostBusyError
 from shared.models.errors import ErrorCode, Fate
 from shared.models.states import PowerState, StopState
 from shared.models.turns import Claim, Exchange, Failure, Refusal, TurnResult
@@ -142,6 +143,29 @@ class TestClaiming:
             thread.join()
         assert sum(isinstance(result, Claim) for result in results) == 3
         assert set(results) - {r for r in results if isinstance(r, Claim)} == {Refusal.HOST_AT_CAP}
+
+    def test_a_row_that_somebody_holds_is_not_waited_for_long(self, yard: Yard) -> None:
+        """Each claim that waits has one of the few connections that all hosts share."""
+        (held,), (free,) = yard.accept(), yard.accept()
+        with transaction(yard.engine) as holder:
+            host = holder.get_one(StopTask, held).vm_host_id
+            holder.execute(select(VmHost).where(VmHost.id == host).with_for_update())
+            results: list[Claim | Refusal | Exception] = []
+
+            def try_held() -> None:
+                try:
+                    results.append(claim(yard, held))
+                except HostBusyError as error:
+                    results.append(error)
+
+            threads = [threading.Thread(target=try_held) for _ in range(40)]
+            for thread in threads:
+                thread.start()
+            got(yard, free)  # with the pool of 20 all taken by those that wait at first
+            for thread in threads:
+                thread.join()
+        assert {type(result) for result in results} == {HostBusyError}
+        got(yard, held)
 
     def test_hosts_do_not_share_their_caps(self, yard: Yard) -> None:
         first, second = yard.accept(2, cap=1), yard.accept(2, cap=1)
