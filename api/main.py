@@ -16,7 +16,7 @@ from api.openapi import describe
 from api.parts import make_api_parts
 from api.routes import batch_stop, batches, health, stop_tasks
 from shared import __version__
-from shared.database import require_current_schema
+from shared.schema import require_current_schema
 from shared.settings import ApiSettings
 from shared.telemetry import configure_logging
 

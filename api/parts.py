@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from shared.absence import Absence
 from shared.broker import Broker, make_celery, make_redis_pool
-from shared.database import make_engine
+from shared.engine import make_engine
 from shared.rate_limit import RateLimit
 
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alembic import command
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from shared.database import alembic_config, make_engine, transaction
+from shared.database import transaction
+from shared.engine import make_engine
 from shared.models.callers import Caller
 from shared.models.states import UserRole
+from shared.schema import upgrade
 from shared.sealing import new_sealing_key
 from shared.settings import Settings
 from tests.support.seeds import make_key, make_user, make_workspace
@@ -73,10 +74,7 @@ def make_database(server: PostgresqlServer, name: str) -> Database:
         database_timeout=60,
     )
     engine = make_engine(settings, application="bench")
-    config = alembic_config()
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    upgrade(engine)
     with transaction(engine) as session:
         workspace = make_workspace(session)
         user = make_user(session, workspace)

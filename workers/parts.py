@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.broker import Broker
-from shared.database import make_engine, require_current_schema
+from shared.engine import make_engine
+from shared.schema import require_current_schema
 from shared.sealing import Sealer
 from workers.drivers.registry import Drivers
 

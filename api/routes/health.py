@@ -9,8 +9,9 @@ from pydantic import BaseModel
 
 from api.dependencies import Parts
 from api.openapi import NO_KEY
-from shared.database import schema_problem, transaction
+from shared.database import transaction
 from shared.exceptions import BrokerUnavailableError, DatabaseUnavailableError
+from shared.schema import schema_problem
 
 
 router = APIRouter(prefix="/health", tags=["Health"])

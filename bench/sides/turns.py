@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shared.broker import Broker
-from shared.database import make_engine, require_current_schema
+from shared.engine import make_engine
+from shared.schema import require_current_schema
 from shared.sealing import Sealer
 from shared.settings import Settings
 from shared.telemetry import configure_logging

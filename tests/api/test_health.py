@@ -13,7 +13,8 @@ from sqlalchemy import text
 
 from api.errors import RETRY_AFTER
 from api.main import create_app
-from shared.database import make_engine, transaction
+from shared.database import transaction
+from shared.engine import make_engine
 from shared.exceptions import SchemaError
 from tests.support.postgresql import free_port
 from tests.support.served_api import served_api

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, select, text
 
-from shared.database import BoundedConnection, make_engine, transaction, unbounded
+from shared.database import transaction, unbounded
+from shared.engine import BoundedConnection, make_engine
 from shared.exceptions import DatabaseUnavailableError
 
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
-from shared.database import make_engine
+from shared.engine import make_engine
 from shared.fair_pool import Turnstile
 from shared.settings import DatabaseSettings
 from tests.support.postgresql import free_port

@@ -8,13 +8,14 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from alembic import command
 from sqlalchemy import text
 
 from bench.loading import PER_BATCH, Rows, load
-from shared.database import alembic_config, make_engine, transaction
+from shared.database import transaction
+from shared.engine import make_engine
 from shared.models.callers import Caller
 from shared.models.states import UserRole
+from shared.schema import upgrade
 from tests.support.seeds import make_key, make_user, make_workspace
 
 
@@ -64,10 +65,7 @@ def made_archives(server: PostgresqlServer, settings: Settings) -> Iterator[dict
     """
     before = _settings(settings, server.create_database("before"))
     engine = make_engine(before, application="tests")
-    config = alembic_config()
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    upgrade(engine)
     callers, api_keys = {}, {}
     with transaction(engine) as session:
         workspace = make_workspace(session)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import func, select, text
 
-from shared.database import make_engine, transaction
+from shared.database import transaction
+from shared.engine import make_engine
 from shared.exceptions import ImportRefusedError
 from shared.services.cvm_file import CvmFile, FileFormat, read_cvm_file
 from shared.services.cvm_import import import_cvms

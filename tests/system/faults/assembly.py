@@ -13,16 +13,17 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from alembic import command
 from pydantic import SecretStr
 
 from cli.stack import postgresql, probes, valkey
 from cli.stack.child import ProcessSpec
 from cli.stack.ports import ADDRESS, choose_ports
 from shared.broker import HOUSEKEEPING_QUEUE, STOPS_QUEUE
-from shared.database import alembic_config, make_engine, transaction
+from shared.database import transaction
+from shared.engine import make_engine
 from shared.models.hosts import HostCredentials
 from shared.models.states import UserRole
+from shared.schema import upgrade
 from shared.sealing import Sealer
 from shared.services import access
 from shared.services.cvm_file import CvmFile
@@ -122,10 +123,7 @@ def _migrate(cluster: Cluster) -> None:
     password = SecretStr(cluster.passwords["postgresql"])
     postgresql.ensure_database(cluster.ports["postgresql"], DATABASE, password=password)
     engine = make_engine(cluster.settings(), application="migrate")
-    config = alembic_config()
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    upgrade(engine)
     engine.dispose()
 
 

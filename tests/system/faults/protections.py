@@ -236,7 +236,7 @@ PROTECTIONS = (
         f"{HERE}test_database_away.py::test_refuses_meanwhile[_frozen]",
         (
             Change(
-                "shared/database.py",
+                "shared/engine.py",
                 "connection.answer_timeout = settings.database_timeout + 1",
                 "connection.answer_timeout = None",
             ),
