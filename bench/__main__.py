@@ -97,10 +97,8 @@ def main(
     for number in only or FIGURES:
         started = time.monotonic()
         figure = FIGURES[number](small=small)
-        typer.echo(f"\n{figure.number}. {figure.title} ({time.monotonic() - started:.0f} s)")
-        typer.echo(f"   {figure.how}")
-        for value in figure.values:
-            typer.echo(value.line())
+        figure.show()
+        typer.echo(f"  ({time.monotonic() - started:.0f} s)\n")
         figures.append(figure)
     typer.echo(f"\n{time.monotonic() - began:.0f} s in all")
     if small or only:

@@ -179,10 +179,7 @@ def main(
 ) -> None:
     """Measure both, and print the figures."""
     for measure in (measure_accept, measure_accept_loaded):
-        figure = measure(small=small)
-        typer.echo(f"{figure.number}. {figure.title}: {figure.how}")
-        for value in figure.values:
-            typer.echo(value.line())
+        measure(small=small).show()
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ from sqlalchemy import text
 from shared.database import transaction
 from shared.engine import make_engine
 from shared.models.callers import Caller
-from shared.models.states import UserRole
 from shared.schema import upgrade
 from shared.sealing import new_sealing_key
 from shared.settings import Settings
-from tests.support.seeds import make_key, make_user, make_workspace
+from tests.support.seeds import make_caller, make_workspace
 
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class Database:
 
 
 def make_database(server: PostgresqlServer, name: str) -> Database:
-    """Create a database with the newest schema and a member of a workspace."""
+    """Create a database with the newest schema and an admin."""
     settings = Settings(
         database_url=server.create_database(name),
         broker_url=NO_BROKER,
@@ -76,12 +75,7 @@ def make_database(server: PostgresqlServer, name: str) -> Database:
     engine = make_engine(settings, application="bench")
     upgrade(engine)
     with transaction(engine) as session:
-        workspace = make_workspace(session)
-        user = make_user(session, workspace)
-        key, _ = make_key(session, user, workspace)
-        caller = Caller(
-            api_key_id=key.id, user_id=user.id, role=UserRole.ADMIN, workspace_id=workspace.id
-        )
+        caller, _ = make_caller(session, make_workspace(session), admin=True)
     return Database(settings=settings, engine=engine, caller=caller)
 
 

@@ -198,10 +198,7 @@ def main(
     *, small: Annotated[bool, typer.Option("--small", help="A smoke test: few stops.")] = False
 ) -> None:
     """Measure, and print the figure."""
-    figure = measure(small=small)
-    typer.echo(f"{figure.number}. {figure.title}: {figure.how}")
-    for value in figure.values:
-        typer.echo(value.line())
+    measure(small=small).show()
 
 
 if __name__ == "__main__":

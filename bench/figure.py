@@ -6,6 +6,8 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +49,12 @@ class Figure:
     how: str
     """What was done, in a sentence or two."""
     values: list[Value] = field(default_factory=list)
+
+    def show(self) -> None:
+        """Print it, a line for each value."""
+        typer.echo(f"{self.number}. {self.title}: {self.how}")
+        for value in self.values:
+            typer.echo(value.line())
 
     def as_json(self) -> dict[str, Any]:
         """Shape of one element of the results' `figures`."""

@@ -95,10 +95,7 @@ def main(
     *, small: Annotated[bool, typer.Option("--small", help="Only see that it works.")] = False
 ) -> None:
     """Measure, and print a line for each value."""
-    figure = measure(small=small)
-    typer.echo(f"{figure.number}. {figure.title}: {figure.how}")
-    for value in figure.values:
-        typer.echo(value.line())
+    measure(small=small).show()
 
 
 if __name__ == "__main__":

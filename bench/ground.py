@@ -23,14 +23,13 @@ from shared.database import driver_transaction, transaction
 from shared.engine import make_engine
 from shared.models.batches import MAX_BATCH, BatchRequest
 from shared.models.callers import Caller
-from shared.models.states import UserRole
 from shared.schema import upgrade
 from shared.sealing import Sealer, new_sealing_key
 from shared.services.batch_stop import accept_batch
 from shared.services.hosts import add_host
 from shared.settings import Settings
 from tests.support.postgresql import running_postgresql
-from tests.support.seeds import make_key, make_user, make_workspace
+from tests.support.seeds import make_caller, make_workspace
 
 
 if TYPE_CHECKING:
@@ -162,17 +161,9 @@ def running_ground(
         upgrade(engine)
         sealer = Sealer(settings.sealing_keys)
         with transaction(engine) as session:
-            workspace = make_workspace(session, WORKSPACE)
-            user = make_user(session, workspace)
-            row, api_key = make_key(session, user, workspace)
+            caller, api_key = make_caller(session, make_workspace(session, WORKSPACE))
             for number, address in enumerate(fast_hosts.addresses):
                 add_host(session, sealer, name=f"host-{number}", address=address, cap=cap)
-            caller = Caller(
-                api_key_id=row.id,
-                user_id=user.id,
-                role=UserRole.USER,
-                workspace_id=workspace.id,
-            )
         ground = Ground(
             directory=directory,
             settings=settings,

@@ -204,10 +204,7 @@ def main(
     rows: Annotated[int, typer.Option(min=0, help="Stops on record.")] = FINISHED,
 ) -> None:
     """Measure, and print a line for each value."""
-    figure = measure(small=small, rows=rows)
-    typer.echo(f"{figure.number}. {figure.title}: {figure.how}")
-    for value in figure.values:
-        typer.echo(value.line())
+    measure(small=small, rows=rows).show()
 
 
 if __name__ == "__main__":

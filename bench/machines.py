@@ -8,13 +8,15 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+
+from bench.running import running
+from bench.waiting import wait_for_file
 
 
 if TYPE_CHECKING:
@@ -62,9 +64,8 @@ class Yard:
 
     def cvmstop(self, *arguments: str) -> str:
         """Run a cvmstop command to its end; gives what it printed."""
-        command = [sys.executable, "-m", "cli", *arguments]
         done = subprocess.run(
-            command, env=self.environment, check=True, capture_output=True, text=True
+            _cvmstop(*arguments), env=self.environment, check=True, capture_output=True, text=True
         )
         return done.stdout.strip()
 
@@ -82,15 +83,17 @@ def running_yard(sizes: Sequence[int]) -> Iterator[Yard]:
     """Run a stack with a host for each number of VMs; all their CVMs are in `WORKSPACE`."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(_running(directory, "up", "up", "--data-dir", str(directory / "up")))
+        up = _cvmstop("up", "--data-dir", str(directory / "up"))
+        stack.enter_context(running(directory / "up.log", up))
         machines = []
         for number, vms in enumerate(sizes):
             ready = directory / f"host-{number}.url"
             options = ["--vms", str(vms), "--vm-prefix", f"h{number}", "--ready-file", str(ready)]
             options += ["--latency", "0.02", "--stop-seconds", "1"]
-            stack.enter_context(_running(directory, f"host-{number}", "simulate-host", *options))
-            machines.append(Machine(f"host-{number}", _wait_for(ready)))
-        words = shlex.split(_wait_for(directory / "up" / "cvmstop.env"))
+            log = directory / f"host-{number}.log"
+            stack.enter_context(running(log, _cvmstop("simulate-host", *options)))
+            machines.append(Machine(f"host-{number}", wait_for_file(ready)))
+        words = shlex.split(wait_for_file(directory / "up" / "cvmstop.env"))
         settings = dict(word.split("=", 1) for word in words if "=" in word)
         yard = Yard(
             environment={**os.environ, **settings},
@@ -101,26 +104,8 @@ def running_yard(sizes: Sequence[int]) -> Iterator[Yard]:
         yield yard
 
 
-@contextmanager
-def _running(directory: Path, name: str, *arguments: str) -> Iterator[None]:
-    """Run a cvmstop command; end it with the block."""
-    with (directory / f"{name}.log").open("wb") as log:
-        command = [sys.executable, "-m", "cli", *arguments]
-        with subprocess.Popen(command, stdout=log, stderr=log) as process:
-            try:
-                yield
-            finally:
-                process.terminate()
-
-
-def _wait_for(file: Path) -> str:
-    """Wait until a file is there; gives its text."""
-    end = time.monotonic() + 60
-    while not file.exists():
-        if time.monotonic() > end:
-            sys.exit(f"gave up waiting for {file.name}")
-        time.sleep(0.05)
-    return file.read_text().strip()
+def _cvmstop(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "cli", *arguments]
 
 
 def _write_inventory(yard: Yard, file: Path) -> None:

@@ -21,7 +21,8 @@ from bench import bare_worker
 from bench.figure import Figure, Value, median_of
 from bench.ground import running_ground
 from bench.posting import post_all
-from bench.programs import QUIET, running, running_programs
+from bench.programs import QUIET, running_programs
+from bench.running import running
 from bench.waiting import wait_until
 from shared.models.batches import MAX_BATCH
 
@@ -128,7 +129,7 @@ def run_bare(ground: Ground, tasks: int) -> Watched:
     app.conf.update(broker_url=url)
     step = tasks // STEPS
     with (
-        running("bare", [*command, *options], ground.directory, environment) as process,
+        running(ground.directory / "bare.log", [*command, *options], environment) as process,
         Redis.from_url(url) as broker,
     ):
         wait_until(lambda: app.control.ping([node], timeout=1.0), "a bare worker that answers")
@@ -195,10 +196,7 @@ def main(
     stops: Annotated[int, typer.Option(min=500, help="How many stops.")] = STOPS,
 ) -> None:
     """Measure, and print a line for each value."""
-    figure = measure(small=small, stops=stops)
-    typer.echo(f"{figure.number}. {figure.title}: {figure.how}")
-    for value in figure.values:
-        typer.echo(value.line())
+    measure(small=small, stops=stops).show()
 
 
 if __name__ == "__main__":

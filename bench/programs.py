@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,19 +10,16 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from bench.running import running
 from bench.waiting import wait_until
 from shared.broker import HOUSEKEEPING_QUEUE, STOPS_QUEUE, make_celery
 from tests.support.postgresql import free_port
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from bench.ground import Ground
-
-END_PATIENCE = 60.0
-"""Seconds that a process gets to end."""
 
 QUIET = ("--without-gossip", "--without-mingle")
 
@@ -46,9 +42,8 @@ def running_programs(ground: Ground, *, workers: int) -> Iterator[Programs]:
 
         def run(name: str, *arguments: str) -> int:
             command = [sys.executable, "-m", *arguments]
-            return stack.enter_context(
-                running(name, command, ground.directory, ground.environment)
-            ).pid
+            log = ground.directory / f"{name}.log"
+            return stack.enter_context(running(log, command, ground.environment)).pid
 
         port = free_port()
         api = run("api", "cli", "api", "--port", str(port))
@@ -74,25 +69,6 @@ def wait_for_workers(ground: Ground, nodes: list[str]) -> None:
         lambda: len(app.control.ping(nodes, timeout=1.0) or ()) == len(nodes), "workers that answer"
     )
     app.close()
-
-
-@contextmanager
-def running(
-    name: str, command: list[str], directory: Path, environment: Mapping[str, str]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program, its output in a file of its name, and end it with the block."""
-    with (
-        (directory / f"{name}.log").open("wb") as log,
-        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(END_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
 
 def _names(workers: int) -> list[str]:

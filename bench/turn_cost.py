@@ -25,9 +25,8 @@ from shared.broker import Broker, make_celery
 from shared.database import driver_transaction, transaction
 from shared.engine import make_engine
 from shared.models.batches import MAX_BATCH, BatchRequest
-from shared.models.callers import Caller
 from shared.models.hosts import HostCredentials
-from shared.models.states import PowerState, StopState, UserRole
+from shared.models.states import PowerState, StopState
 from shared.models.turns import Exchange, Refusal, TurnResult
 from shared.schema import upgrade
 from shared.sealing import Sealer, new_sealing_key
@@ -36,7 +35,7 @@ from shared.services.stops import claim_stop, settle_stop
 from shared.settings import Settings
 from shared.telemetry import configure_logging
 from tests.support.postgresql import running_postgresql
-from tests.support.seeds import make_cvm, make_host, make_key, make_user, make_workspace
+from tests.support.seeds import make_caller, make_cvm, make_host, make_workspace
 from tests.support.simulated_host import simulated_host
 from workers.drivers.registry import Drivers
 from workers.parts import WorkerParts
@@ -103,15 +102,7 @@ class Yard:
         self.engine = engine
         self.settings = settings
         with transaction(engine) as session:
-            user = make_user(session, admin=True)
-            workspace = make_workspace(session)
-            key, _ = make_key(session, user, workspace)
-            self._caller = Caller(
-                api_key_id=key.id,
-                user_id=user.id,
-                role=UserRole.ADMIN,
-                workspace_id=workspace.id,
-            )
+            self._caller, _ = make_caller(session, make_workspace(session), admin=True)
 
     def accept(self, meter: Meter, address: str, vms: list[str]) -> list[UUID]:
         """Accept the stops of a new host's VMs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -34,3 +35,9 @@ def wait_for_file(file: Path) -> str:
     """Wait until a file is there; gives its text."""
     wait_until(file.exists, f"{file.name}")
     return file.read_text().strip()
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on a port of this machine."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0

@@ -176,9 +176,7 @@ class Broker:
             return
         failure = f"the broker did not take {len(stops)} messages"
         with self._producer(failure) as producer:
-            made = [self._known_messages().make(stop) for stop in stops] if self._is_redis else []
-            ready = [message for message in made if message is not None]
-            if len(ready) == len(stops):
+            if self._is_redis and (ready := self._known_messages().make_all(stops)):
                 with producer.channel.conn_or_acquire() as client:
                     client.lpush(STOPS_QUEUE, *ready)
                 return

@@ -16,7 +16,7 @@ from shared.models.turns import DueStop
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 STOP = "5b1d40a5-0a2c-4b9e-8a3e-1f6c2d7e9a01"
 """Stands where a stop task's id goes; a value that nothing else in a message has."""
@@ -67,15 +67,17 @@ class StopMessages:
         message["properties"]["delivery_tag"] = TAG
         return cls(body, json.dumps(message))
 
-    def make(self, stop: DueStop) -> str | None:
-        """Make the message of a stop; None when only Celery can."""
-        if PLAIN.fullmatch(stop.request_id) is None:
-            return None
-        task = str(stop.stop_task_id)
-        body = self._body.replace(STOP, task).replace(REQUEST, stop.request_id)
+    def make_all(self, stops: Sequence[DueStop]) -> list[str]:
+        """Make the messages of some stops; none when only Celery can make one of them."""
+        if not all(PLAIN.fullmatch(stop.request_id) for stop in stops):
+            return []
+        return [self._make(str(stop.stop_task_id), stop.request_id) for stop in stops]
+
+    def _make(self, task: str, request_id: str) -> str:
+        body = self._body.replace(STOP, task).replace(REQUEST, request_id)
         return (
             self._envelope.replace(STOP, task)
-            .replace(REQUEST, stop.request_id)
+            .replace(REQUEST, request_id)
             .replace(TAG, str(uuid4()))
             .replace(BODY, base64.b64encode(body.encode()).decode())
         )

@@ -35,7 +35,7 @@ class WorkerParts:
         self.engine.dispose()
 
 
-def make_worker_parts(app: Celery, settings: Settings) -> WorkerParts:
+def make_worker_parts(broker: Broker, settings: Settings) -> WorkerParts:
     """Wire a worker process together, and refuse to on a schema that is not current.
 
     Raises
@@ -50,7 +50,7 @@ def make_worker_parts(app: Celery, settings: Settings) -> WorkerParts:
     parts = WorkerParts(
         settings=settings,
         engine=make_engine(settings, application="worker"),
-        broker=Broker(app),
+        broker=broker,
         sealer=Sealer(settings.sealing_keys),
         drivers=Drivers(settings),
     )
@@ -74,7 +74,7 @@ class WorkerProcess:
 
     def open(self, app: Celery, settings: Settings) -> None:
         """Wire the process; raises what `make_worker_parts` raises."""
-        self._parts = make_worker_parts(app, settings)
+        self._parts = make_worker_parts(Broker(app), settings)
 
     def close(self) -> None:
         """Close what is open."""

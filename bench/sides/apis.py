@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.running import running
 from bench.sides.cvmstop import Cvmstop
 from bench.sides.stock.side import Stock
-from bench.waiting import wait_until
+from bench.waiting import listens, wait_until
 from tests.support.postgresql import free_port
 
 
@@ -48,24 +47,9 @@ def running_api(ground: Ground, api: Api) -> Iterator[int]:
     """Run one API process until the block ends; gives its port."""
     port = free_port()
     log = ground.directory / f"{api.name}-api.log"
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            [sys.executable, *api.arguments, str(port)],
-            env=ground.environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        ) as process,
-    ):
-        try:
-            wait_until(lambda: _listens(port) or process.poll() is not None, f"{api.name}: its API")
-            if process.poll() is not None:
-                sys.exit(f"{api.name}: its API ended\n{log.read_text(errors='replace')[-2000:]}")
-            yield port
-        finally:
-            process.terminate()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
+    command = [sys.executable, *api.arguments, str(port)]
+    with running(log, command, ground.environment) as process:
+        wait_until(lambda: listens(port) or process.poll() is not None, f"{api.name}: its API")
+        if process.poll() is not None:
+            sys.exit(f"{api.name}: its API ended\n{log.read_text(errors='replace')[-2000:]}")
+        yield port

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from typing import TYPE_CHECKING
 
 from bench.sides.side import CONCURRENCY, Side, has_blocked_client
+from bench.waiting import listens
 from shared.broker import Broker, make_celery
 from shared.models.batches import MAX_BATCH
 from tests.support.postgresql import free_port
@@ -55,7 +55,7 @@ class Cvmstop(Side):
     def is_ready(self, ground: Ground) -> bool:
         """Whether the worker waits for messages, and Flower listens."""
         return has_blocked_client(ground) and (
-            self._flower_port is None or _listens(self._flower_port)
+            self._flower_port is None or listens(self._flower_port)
         )
 
     def enqueue(self, ground: Ground, stops: Sequence[DueStop]) -> None:
@@ -64,8 +64,3 @@ class Cvmstop(Side):
         for start in range(0, len(stops), MAX_BATCH):
             broker.send_stops(stops[start : start + MAX_BATCH])
         broker.close()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0

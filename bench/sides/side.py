@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from abc import ABC, abstractmethod
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -10,20 +9,19 @@ from typing import TYPE_CHECKING
 import psutil
 from redis import Redis
 
+from bench.running import running
 from bench.waiting import wait_until
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from bench.ground import Ground
     from shared.models.turns import DueStop
 
 CONCURRENCY = 200
 """Turns at once in every side's worker: what cvmstop's has unless told otherwise."""
-
-PATIENCE = 20.0
-"""Seconds that a worker gets to end by itself."""
 
 
 class Side(ABC):
@@ -70,10 +68,14 @@ def has_blocked_client(ground: Ground) -> bool:
 def running_worker(ground: Ground, side: Side) -> Iterator[psutil.Process]:
     """Run a side's worker with its companions until the block ends."""
     side.prepare(ground)
+    environment = side.environment(ground)
     with ExitStack() as stack:
-        process = stack.enter_context(_running(ground, side, side.command(ground), "worker"))
+        process = stack.enter_context(
+            running(_log(ground, side, "worker"), side.command(ground), environment)
+        )
         for number, command in enumerate(side.companions(ground)):
-            stack.enter_context(_running(ground, side, command, f"companion-{number}"))
+            log = _log(ground, side, f"companion-{number}")
+            stack.enter_context(running(log, command, environment))
         wait_until(
             lambda: side.is_ready(ground) or process.poll() is not None,
             f"{side.name}: its worker to be ready",
@@ -82,44 +84,10 @@ def running_worker(ground: Ground, side: Side) -> Iterator[psutil.Process]:
         yield psutil.Process(process.pid)
 
 
-@contextmanager
-def _running(
-    ground: Ground, side: Side, command: list[str], what: str
-) -> Iterator[subprocess.Popen[bytes]]:
-    log = ground.directory / f"{side.name.replace(' ', '-')}-{what}.log"
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            command,
-            env=side.environment(ground),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process; with its children, should it not do so itself."""
-    if process.poll() is not None:
-        return
-    family = psutil.Process(process.pid).children(recursive=True)
-    process.terminate()
-    try:
-        process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-    for child in family:
-        # psutil knows a process by its start too: a pid that was given away again is not touched.
-        if child.is_running():
-            child.kill()
-
-
 def last_lines(ground: Ground, side: Side) -> str:
     """Give the end of the worker's log, for whoever wants to know why it failed."""
-    log = ground.directory / f"{side.name.replace(' ', '-')}-worker.log"
-    return log.read_text(errors="replace")[-2000:]
+    return _log(ground, side, "worker").read_text(errors="replace")[-2000:]
+
+
+def _log(ground: Ground, side: Side, what: str) -> Path:
+    return ground.directory / f"{side.name.replace(' ', '-')}-{what}.log"

@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shared.broker import Broker
-from shared.engine import make_engine
-from shared.schema import require_current_schema
-from shared.sealing import Sealer
 from shared.settings import Settings
 from shared.telemetry import configure_logging
-from workers.drivers.registry import Drivers
-from workers.parts import WorkerParts
+from workers.parts import WorkerParts, make_worker_parts
 
 
 if TYPE_CHECKING:
@@ -42,15 +38,7 @@ class OtherBroker(Broker):
 
 
 def make_parts(send: Callable[[Sequence[DueStop]], None]) -> WorkerParts:
-    """Wire a worker process together as `workers.parts.make_worker_parts` does."""
+    """Wire a worker process together as cvmstop's own, but for what sends."""
     settings = Settings.load()
     configure_logging(settings)
-    parts = WorkerParts(
-        settings=settings,
-        engine=make_engine(settings, application="worker"),
-        broker=OtherBroker(send),
-        sealer=Sealer(settings.sealing_keys),
-        drivers=Drivers(settings),
-    )
-    require_current_schema(parts.engine)
-    return parts
+    return make_worker_parts(OtherBroker(send), settings)

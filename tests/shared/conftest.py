@@ -10,9 +10,8 @@ import pytest
 from shared.database import driver_transaction, transaction
 from shared.models.batches import BatchRequest
 from shared.models.callers import Caller
-from shared.models.states import UserRole
 from shared.services.batch_stop import accept_batch
-from tests.support.seeds import make_cvm, make_host, make_key, make_user, make_workspace
+from tests.support.seeds import make_caller, make_cvm, make_host, make_workspace
 
 
 if TYPE_CHECKING:
@@ -47,13 +46,5 @@ class Yard:
 def yard(clean: Engine, settings: Settings) -> Yard:
     """Make accepted stops on an emptied database."""
     with transaction(clean) as session:
-        user = make_user(session, admin=True)
-        workspace = make_workspace(session)
-        key, _ = make_key(session, user, workspace)
-        caller = Caller(
-            api_key_id=key.id,
-            user_id=user.id,
-            role=UserRole.ADMIN,
-            workspace_id=workspace.id,
-        )
+        caller, _ = make_caller(session, make_workspace(session), admin=True)
     return Yard(clean, settings, caller)

@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING
 
 from shared.database import transaction
 from shared.models.callers import Caller
-from shared.models.states import UserRole
 from tests.support.model_host import ModelHost, ModelVm
-from tests.support.seeds import make_cvm, make_host, make_key, make_user, make_workspace
+from tests.support.seeds import make_caller, make_cvm, make_host, make_workspace
 
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from sqlalchemy import Engine
-    from sqlalchemy.orm import Session
 
     from shared.settings import Settings
-    from shared.tables import Workspace
     from tests.support.moved_clock import MovedClock
 
 CAPS = (1, 2, 2)
@@ -83,8 +80,8 @@ def make_world(engine: Engine, settings: Settings) -> World:
     with transaction(engine) as session:
         workspaces = make_workspace(session), make_workspace(session)
         callers = (
-            _make_caller(session, workspaces[0], admin=True),
-            *(_make_caller(session, workspace, admin=False) for workspace in workspaces),
+            make_caller(session, workspaces[0], admin=True)[0],
+            *(make_caller(session, workspace)[0] for workspace in workspaces),
         )
         cvms = [make_cvm(session, workspace) for workspace in workspaces]
         for cap in CAPS:
@@ -101,15 +98,4 @@ def make_world(engine: Engine, settings: Settings) -> World:
         callers=callers,
         cvm_ids=cvm_ids,
         vms=vms,
-    )
-
-
-def _make_caller(session: Session, workspace: Workspace, *, admin: bool) -> Caller:
-    user = make_user(session, workspace, admin=admin)
-    key, _ = make_key(session, user, workspace)
-    return Caller(
-        api_key_id=key.id,
-        user_id=user.id,
-        role=UserRole.ADMIN if admin else UserRole.USER,
-        workspace_id=workspace.id,
     )

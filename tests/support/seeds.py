@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func
 
 from shared import api_keys
+from shared.models.callers import Caller
 from shared.models.hosts import DEFAULT_CAP
 from shared.models.states import UserRole
 from shared.sealing import Sealer
@@ -85,6 +86,27 @@ def make_key(
     session.add(row)
     session.flush()
     return row, plain
+
+
+def make_caller(
+    session: Session, workspace: Workspace, *, admin: bool = False
+) -> tuple[Caller, str]:
+    """Add somebody who asks: a member of the workspace with a key for it, or an admin; and the key.
+
+    Parameters
+    ----------
+    admin
+        Whether it is an admin, who then is a member of nothing.
+    """
+    user = make_user(session, *([] if admin else [workspace]), admin=admin)
+    row, plain = make_key(session, user, workspace)
+    caller = Caller(
+        api_key_id=row.id,
+        user_id=user.id,
+        role=UserRole(user.role),
+        workspace_id=workspace.id,
+    )
+    return caller, plain
 
 
 def make_host(

@@ -16,7 +16,7 @@ from shared.engine import make_engine
 from shared.models.callers import Caller
 from shared.models.states import UserRole
 from shared.schema import upgrade
-from tests.support.seeds import make_key, make_user, make_workspace
+from tests.support.seeds import make_caller, make_workspace
 
 
 if TYPE_CHECKING:
@@ -70,10 +70,8 @@ def made_archives(server: PostgresqlServer, settings: Settings) -> Iterator[dict
     with transaction(engine) as session:
         workspace = make_workspace(session)
         for role in UserRole:
-            user = make_user(session, workspace, admin=role is UserRole.ADMIN)
-            row, api_keys[role] = make_key(session, user, workspace)
-            callers[role] = Caller(
-                api_key_id=row.id, user_id=user.id, role=role, workspace_id=workspace.id
+            callers[role], api_keys[role] = make_caller(
+                session, workspace, admin=role is UserRole.ADMIN
             )
     engine.dispose()
     load(before.database_url.get_secret_value(), ROWS, callers[UserRole.USER])
