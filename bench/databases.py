@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from bench.loading import Rows
     from tests.support.postgresql import PostgresqlServer
 
 NO_BROKER = SecretStr("redis://127.0.0.1:1/0")
@@ -38,6 +39,8 @@ class Database:
     settings: Settings
     engine: Engine
     caller: Caller
+    content: Rows
+    """What it is to be filled with."""
     wall: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """Milliseconds of each step, round by round."""
     cpu: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -64,7 +67,7 @@ class Database:
         self.cpu[name].append((_cpu(backend) - cpu) * 1000)
 
 
-def make_database(server: PostgresqlServer, name: str) -> Database:
+def make_database(server: PostgresqlServer, name: str, content: Rows) -> Database:
     """Create a database with the newest schema and an admin."""
     settings = Settings(
         database_url=server.create_database(name),
@@ -76,7 +79,7 @@ def make_database(server: PostgresqlServer, name: str) -> Database:
     upgrade(engine)
     with transaction(engine) as session:
         caller, _ = make_caller(session, make_workspace(session), admin=True)
-    return Database(settings=settings, engine=engine, caller=caller)
+    return Database(settings=settings, engine=engine, caller=caller, content=content)
 
 
 def _cpu(process: int) -> float:

@@ -81,9 +81,10 @@ class SilentBroker(Broker):
 
 
 def accept(side: Database, batch: int) -> tuple[DueStop, ...]:
-    """Accept the stops of the CVMs of a batch's number."""
+    """Accept the stops of the CVMs of a batch's number; evenly spread among all that there are."""
     first = batch * MAX_BATCH
-    ids = tuple(cvm_id(number) for number in range(first, first + MAX_BATCH))
+    apart = side.content.cvms // SMALL.cvms
+    ids = tuple(cvm_id(number * apart) for number in range(first, first + MAX_BATCH))
     request = BatchRequest(cvm_ids=ids, request_id="bench")
     with driver_transaction(side.engine) as connection:
         answer = accept_batch(connection, side.caller, request, side.settings)
@@ -175,13 +176,16 @@ def measure(*, small: bool = False, rows: int = FINISHED) -> Figure:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         settings = SERVER_SETTINGS | WAL
         server = stack.enter_context(running_postgresql(directory, settings=settings))
-        sides = [make_database(server, name) for name in ("small", "large")]
+        sides = [
+            make_database(server, name, content)
+            for name, content in (("small", SMALL), ("large", large))
+        ]
         for side in sides:
             stack.callback(side.engine.dispose)
         configure_logging(sides[0].settings.model_copy(update={"log_level": "WARNING"}))
         began = time.monotonic()
-        for side, content in zip(sides, (SMALL, large), strict=True):
-            load(side.url, content, side.caller)
+        for side in sides:
+            load(side.url, side.content, side.caller)
         loaded = time.monotonic() - began
         compare(sides, rounds=2 if small else ROUNDS, dispatches=2 if small else DISPATCHES)
         return Figure(

@@ -41,7 +41,28 @@ RandomId = Annotated[
         PG_UUID(as_uuid=True), primary_key=True, server_default=text("gen_random_uuid()")
     ),
 ]
-"""A primary key that may be shown outside."""
+"""A primary key that may be shown outside, for tables that stay small."""
+
+TIME_ORDERED_UUID = (
+    "encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing"
+    " substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)"
+    " from 1 for 6), 52, 1), 53, 1), 'hex')::uuid"
+)
+"""A version 7 UUID (RFC 9562, section 5.7), of which PostgreSQL has a function from 18 on.
+
+A random one, whose first six bytes become the time in milliseconds, and whose version 4 (0100)
+becomes 7 (0111): bits 52 and 53, as `set_bit` counts them.
+"""
+
+TimeOrderedId = Annotated[
+    UUID,
+    mapped_column(PG_UUID(as_uuid=True), primary_key=True, server_default=text(TIME_ORDERED_UUID)),
+]
+"""A primary key that may be shown outside, for tables that grow without end.
+
+New rows stand side by side in its index. Random ones are each on a page of their own, which is read
+first once there are millions, and written to the log whole.
+"""
 
 RowNumber = Annotated[int, mapped_column(BigInteger, Identity(always=True), primary_key=True)]
 """A primary key that stays inside."""

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.models.states import OPEN_STATES, WAITING_STATES, AttemptOutcome, StopState
-from shared.tables.base import VACUUM_OFTEN, Base, CreatedAt, RandomId
+from shared.tables.base import VACUUM_OFTEN, Base, CreatedAt, TimeOrderedId
 
 
 def _any_of(column: str, values: tuple[str, ...] | type[StopState | AttemptOutcome]) -> str:
@@ -44,7 +44,7 @@ class StopBatch(Base):
         VACUUM_OFTEN,
     )
 
-    id: Mapped[RandomId]
+    id: Mapped[TimeOrderedId]
     workspace_id: Mapped[UUID] = mapped_column(ForeignKey("workspaces.id"))
     """The workspace of the key that asked."""
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
@@ -132,7 +132,7 @@ class StopTask(Base):
         VACUUM_OFTEN,
     )
 
-    id: Mapped[RandomId]
+    id: Mapped[TimeOrderedId]
     batch_id: Mapped[UUID] = mapped_column(ForeignKey("stop_batches.id"))
     cvm_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("cvms.id"))
     workspace_id: Mapped[UUID] = mapped_column(ForeignKey("workspaces.id"))

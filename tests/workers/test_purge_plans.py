@@ -109,7 +109,7 @@ def test_only_what_is_old_is_read(crowded: Yard, plans: str) -> None:
         ("nothing is old enough", all_of_it, 0, 0, 0),
         ("open stops keep the oldest", half, 50, 0, 20),
         ("open stops keep all that is old", BATCHES - 49, 50, 0, 0),
-        ("much is stopped just now", BATCHES - 49, 0, BATCHES - 50, 20),
+        ("much is stopped just now", BATCHES - 199, 0, BATCHES - 200, 20),
     ]:
         with crowded.engine.connect() as connection:
             connection.exec_driver_sql(f"SET LOCAL plan_cache_mode = {plans}")
