@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from functools import partial
 
@@ -49,6 +50,27 @@ def test_who_gives_up_leaves_no_trace() -> None:
     turnstile = Turnstile(1)
     assert turnstile.enter(0)
     assert not turnstile.enter(0.01)
+    turnstile.leave()
+    assert turnstile.enter(0)
+
+
+def test_who_is_interrupted_leaves_no_trace() -> None:
+    class InterruptionError(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise InterruptionError
+
+    turnstile = Turnstile(1)
+    assert turnstile.enter(0)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(InterruptionError):
+            turnstile.enter(10)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
     turnstile.leave()
     assert turnstile.enter(0)
 
