@@ -209,6 +209,12 @@ def test_garbage(garbage: bytes, connect: Connect, bounds: CallBounds) -> None:
     assert caught.value.code is ErrorCode.BAD_ANSWER
 
 
+def test_interim_answers_are_not_the_answer(connect: Connect, bounds: CallBounds) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    with RawHost(answering(hints + hints + STOPPED)) as host:
+        assert connect(host.address).power_state(VM, bounds) is PowerState.STOPPED
+
+
 def test_connections_are_kept(connect: Connect, bounds: CallBounds) -> None:
     with RawHost(answering(STOPPED)) as host:
         driver = connect(host.address)
