@@ -11,6 +11,8 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from shared.database import single_statement
+from shared.exceptions import AdminOnlyError
+from shared.models.states import UserRole
 from shared.services.authentication import authenticate
 
 
@@ -51,14 +53,19 @@ class AuthenticatedRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def authenticate_first(request: Request) -> Response:
-            request.state.caller = await run_in_threadpool(
+            caller = await run_in_threadpool(
                 admit_caller, request.app.state.parts, presented_key(request)
             )
+            self._refuse_caller(caller)
+            request.state.caller = caller
             self._refuse_unknown_parameters(request)
             self._refuse_other_content(request)
             return await handle(StrictJsonRequest(request.scope, request.receive))
 
         return authenticate_first
+
+    def _refuse_caller(self, caller: Caller) -> None:
+        """Every valid key will do."""
 
     def _refuse_unknown_parameters(self, request: Request) -> None:
         """Refuse a misspelt `?dry_run` instead of stopping machines."""
@@ -81,6 +88,15 @@ class AuthenticatedRoute(APIRoute):
         if self.body_field is not None and content_type != JSON:
             message = f"send the body as JSON, with Content-Type: {JSON}"
             _refuse([{"loc": ("header", "content-type"), "msg": message, "type": "content_type"}])
+
+
+class AdminRoute(AuthenticatedRoute):
+    """Answers 403 to whoever is no admin, whatever else is asked: nothing is looked at for it."""
+
+    def _refuse_caller(self, caller: Caller) -> None:
+        if caller.role is not UserRole.ADMIN:
+            msg = "an admin's API key is wanted here"
+            raise AdminOnlyError(msg)
 
 
 def _refuse(problems: list[dict[str, Any]]) -> None:

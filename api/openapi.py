@@ -72,6 +72,15 @@ NOT_FOUND: Answers = {
 }
 """Of every route that shows one thing."""
 
+ADMIN_ONLY: Answers = {403: {"model": Refusal, "description": "The key is not an admin's"}}
+"""Of every route for admins."""
+
+UNKNOWN_CVM: Answers = {404: {"model": Refusal, "description": "There is no CVM of that id"}}
+"""Of every route for admins that is about one CVM."""
+
+STOP_IN_PROGRESS: Answers = {409: {"model": Refusal, "description": "A stop is open on the CVM"}}
+"""Of the route that begins another operation."""
+
 KEY_SCHEMES: dict[str, Any] = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "Bearer": {"type": "http", "scheme": "bearer"},

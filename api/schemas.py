@@ -18,6 +18,12 @@ from pydantic import (
 
 from shared.models.batches import MAX_BATCH
 from shared.models.errors import ErrorCode
+from shared.models.naming import text_problem
+from shared.models.operations import (
+    DEFAULT_EXPIRES_IN,
+    MAX_EXPIRES_IN,
+    OPERATION_NAME_LENGTH,
+)
 from shared.models.states import AttemptOutcome, PowerState, StopState
 
 
@@ -87,6 +93,41 @@ class Refusal(BaseModel):
 
     detail: str = Field(description="For people: what is wrong, and what to do")
     error: str = Field(description="For programs: always the same for the same reason")
+
+
+def _speakable(text: str) -> str:
+    if problem := text_problem(text, longest=OPERATION_NAME_LENGTH):
+        raise ValueError(problem)
+    return text
+
+
+class CvmOperationRequest(BaseModel):
+    """What another control plane does with a CVM."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, AfterValidator(_speakable)] = Field(
+        description="What is done, such as `resize`",
+        min_length=1,
+        max_length=OPERATION_NAME_LENGTH,
+    )
+    expires_in: int = Field(
+        default=DEFAULT_EXPIRES_IN,
+        description="Seconds until it ends by itself, if it is neither renewed nor cleared",
+        strict=True,
+        ge=1,
+        le=MAX_EXPIRES_IN,
+    )
+
+
+class CvmOperationView(BaseModel):
+    """An operation that is open on a CVM."""
+
+    cvm_id: str = Field(description="Hashed CVM ID")
+    name: str
+    user: str = Field(description="The admin that said so last")
+    started_at: datetime
+    expires_at: datetime
 
 
 class StopTaskView(BaseModel):

@@ -8,10 +8,12 @@ CvmstopError
 ├── BrokerUnavailableError  the broker did not take a message in time
 ├── AuthenticationError     no key, or a key that is not valid now            401
 ├── RateLimitedError        more requests with an API key than its limit       429
+├── AdminOnlyError          a key of an admin is wanted                        403
 ├── TooManyCvmsError        more ids in a request than a batch may have       400
 ├── InvalidCursorError      a page's cursor was not made by this API          400
 ├── IdempotencyMismatchError a key was used before, with another body         422
 ├── NotFoundError           no such thing, or not in the caller's workspace   404
+├── CvmBusyError            a stop is open on a CVM that another is to work on 409
 ├── NameTakenError          something of that name is there already
 ├── InvalidValueError       a name or a text that cannot be taken
 ├── AmbiguousHintError      more than one API key begins like that
@@ -128,6 +130,13 @@ class RateLimitedError(CvmstopError):
         )
 
 
+class AdminOnlyError(CvmstopError):
+    """The key is valid, and not an admin's."""
+
+    slug = "admin_only"
+    status_code = 403
+
+
 class TooManyCvmsError(CvmstopError):
     """More ids in a request than one batch may have."""
 
@@ -154,6 +163,13 @@ class NotFoundError(CvmstopError):
 
     slug = "not_found"
     status_code = 404
+
+
+class CvmBusyError(CvmstopError):
+    """A stop is open on a CVM: nobody else can begin an operation on it."""
+
+    slug = "stop_in_progress"
+    status_code = 409
 
 
 class NameTakenError(CvmstopError):

@@ -16,6 +16,7 @@ from shared.database import transaction
 from shared.exceptions import BrokerUnavailableError
 from shared.failpoints import Failpoint, reach
 from shared.storage.dispatch import fail_overdue, mark_unsent, release_expired, take_due
+from shared.storage.operations import end_expired
 
 
 if TYPE_CHECKING:
@@ -41,18 +42,24 @@ ROWS_PER_STATEMENT = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What one round did; counts of stops."""
+    """What one round did; counts of stops, but for `ended`."""
 
     released: int
     """Given back because their lease had run out."""
     failed: int
     """Failed because their deadline had passed."""
+    ended: int = 0
+    """Operations of other control planes that ended at their expiry."""
     sent: int
     """Sent to the broker."""
 
 
+NOTHING = Round(released=0, failed=0, sent=0)
+"""Of most rounds, of which nothing is logged."""
+
+
 def run_round(engine: Engine, broker: Broker, settings: Settings) -> Round:
-    """Run one round: expire leases, fail what is overdue, send what is due.
+    """Run one round: expire leases, fail what is overdue, end operations, send what is due.
 
     Raises
     ------
@@ -65,10 +72,12 @@ def run_round(engine: Engine, broker: Broker, settings: Settings) -> Round:
         failed = fail_overdue(
             session, grace=timedelta(seconds=settings.resend_after), limit=ROWS_PER_STATEMENT
         )
+    with transaction(engine) as session:
+        ended = end_expired(session, limit=ROWS_PER_STATEMENT)
     sent = _send_due(engine, broker, settings)
-    done = Round(released=released, failed=failed, sent=sent)
-    if released or failed or sent:
-        log.info("dispatched", released=released, failed=failed, sent=sent)
+    done = Round(released=released, failed=failed, ended=ended, sent=sent)
+    if done != NOTHING:
+        log.info("dispatched", released=released, failed=failed, ended=ended, sent=sent)
     return done
 
 

@@ -14,6 +14,9 @@ MAX_BATCH = 50
 CVM_NOT_FOUND = "CVM not found"
 """The same for an unknown id and for one of another workspace (I6)."""
 
+HOST_DISABLED = "VM host is disabled"
+"""The CVM could be stopped, but its host was taken out (`cvmstop hosts disable`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRequest:

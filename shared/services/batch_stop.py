@@ -6,7 +6,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from shared.exceptions import IdempotencyMismatchError, TooManyCvmsError
-from shared.models.batches import CVM_NOT_FOUND, MAX_BATCH, BatchAnswer, RefusedCvm
+from shared.models.batches import (
+    CVM_NOT_FOUND,
+    HOST_DISABLED,
+    MAX_BATCH,
+    BatchAnswer,
+    RefusedCvm,
+)
 from shared.storage.batches import add_batch, find_candidates, find_earlier, request_digest
 
 
@@ -81,6 +87,8 @@ def _decide(
             errors.append(RefusedCvm(cvm_id=cvm_id, error=CVM_NOT_FOUND))
         elif cvm_id in to_stop or not candidate.may_be_stopped:
             skipped += 1
+        elif candidate.host_is_disabled:
+            errors.append(RefusedCvm(cvm_id=cvm_id, error=HOST_DISABLED))
         else:
             to_stop[cvm_id] = candidate.id
     answer = BatchAnswer(

@@ -29,7 +29,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from shared.models.batches import BatchAnswer, RefusedCvm
 from shared.models.turns import DueStop
 from shared.storage.compiled import CompiledStatement
-from shared.tables import Cvm, StopBatch, StopTask
+from shared.tables import Cvm, StopBatch, StopTask, VmHost
 
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Candidate:
     hash_id: str
     may_be_stopped: bool
     """Not in progress, has a VM, and no GPU rental manages it."""
+    host_is_disabled: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +64,15 @@ class EarlierBatch:
 
 
 def _build_candidates(*, everywhere: bool, lock: bool) -> CompiledStatement:
+    # Found once for the request, from an index that is empty as a rule, and not joined for each
+    # CVM: a join costs a look into `vm_hosts` each, and would have to be kept out of the lock.
+    disabled = select(VmHost.id).where(VmHost.disabled_at.is_not(None)).correlate(None)
     query = (
         select(
             Cvm.id,
             Cvm.hash_id,
             Cvm.in_progress.is_(False) & Cvm.vm_uuid.is_not(None) & Cvm.gpu_rental_order.is_(None),
+            func.coalesce(Cvm.vm_host_id == any_(func.array(disabled.scalar_subquery())), False),
         )
         .where(Cvm.hash_id == any_(bindparam("hash_ids", type_=ARRAY(Text))))
         .order_by(Cvm.id)
@@ -106,8 +111,13 @@ def find_candidates(
         parameters["sees_only"] = sees_only
     rows = _CANDIDATES[sees_only is None, lock].run(connection, parameters)
     return {
-        hash_id: Candidate(id=row_id, hash_id=hash_id, may_be_stopped=may_be_stopped)
-        for row_id, hash_id, may_be_stopped in rows
+        hash_id: Candidate(
+            id=row_id,
+            hash_id=hash_id,
+            may_be_stopped=may_be_stopped,
+            host_is_disabled=host_is_disabled,
+        )
+        for row_id, hash_id, may_be_stopped, host_is_disabled in rows
     }
 
 

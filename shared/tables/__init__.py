@@ -3,6 +3,7 @@
 from shared.tables.access import ApiKey, Membership, User, Workspace
 from shared.tables.base import Base
 from shared.tables.inventory import Cvm, VmHost
+from shared.tables.operations import CvmOperation
 from shared.tables.stops import StopAttempt, StopBatch, StopTask
 
 
@@ -10,6 +11,7 @@ __all__ = [
     "ApiKey",
     "Base",
     "Cvm",
+    "CvmOperation",
     "Membership",
     "StopAttempt",
     "StopBatch",

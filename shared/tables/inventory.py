@@ -15,7 +15,11 @@ class VmHost(Base):
     """A machine that runs CVMs, and how to reach what manages them."""
 
     __tablename__ = "vm_hosts"
-    __table_args__ = (CheckConstraint("max_concurrent_stops > 0", name="cap"),)
+    __table_args__ = (
+        CheckConstraint("max_concurrent_stops > 0", name="cap"),
+        # Every request looks for them, and there are few or none.
+        Index("ix_vm_hosts_disabled", "id", postgresql_where=text("disabled_at IS NOT NULL")),
+    )
 
     id: Mapped[RandomId]
     name: Mapped[str] = mapped_column(unique=True)
@@ -33,6 +37,8 @@ class VmHost(Base):
     """Until then no stop is claimed here; afterwards one at a time, until one gets through."""
     last_error: Mapped[str | None]
     """The last unreachable answer, for `cvmstop hosts list`."""
+    disabled_at: Mapped[datetime | None]
+    """Since when no stop is accepted on it; those that were accepted before go on."""
     created_at: Mapped[CreatedAt]
 
 

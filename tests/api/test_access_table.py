@@ -17,6 +17,8 @@ from api.main import create_app
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shared.settings import Settings
     from tests.api.conftest import World
 
@@ -48,11 +50,21 @@ WORKSPACE = {
 OURS = {**WORKSPACE, "stranger_key": 404}
 """Of one thing of the member's workspace."""
 
+ADMINS = {
+    **dict.fromkeys(INVALID, 401),
+    "stranger_key": 403,
+    "member_key": 403,
+    "admin_key": 200,
+}
+"""Of a route for admins."""
+
 TABLE = {
     "GET /health/live": OPEN,
     "GET /health/ready": OPEN,
     "GET /openapi.json": OPEN,
     "POST /api/v1/cvms/batch-stop": WORKSPACE,
+    "PUT /api/v1/cvms/{cvm_id}/operation": ADMINS,
+    "DELETE /api/v1/cvms/{cvm_id}/operation": {**ADMINS, "admin_key": 204},
     "GET /api/v1/batches": WORKSPACE,
     "GET /api/v1/batches/{batch_id}": OURS,
     "GET /api/v1/stop-tasks": WORKSPACE,
@@ -64,6 +76,13 @@ UNAUTHENTICATED = {
     "error": "authentication_required",
 }
 """The one answer to every key that is not valid now, and to none."""
+
+
+BODIES: dict[str, Callable[[World], object]] = {
+    "POST": lambda world: {"cvm_ids": [world.ours[1]]},
+    "PUT": lambda _: {"name": "resize"},
+}
+"""By method: what is sent."""
 
 
 def served_routes(settings: Settings) -> set[str]:
@@ -101,7 +120,7 @@ def ask(
     made_up = {"nobody": None, "unknown_key": "cvmstop_nonsense"}
     key = made_up[caller] if caller in made_up else str(getattr(world, caller))
     method, path = route.format(**ids).split(" ")
-    body = {"cvm_ids": [world.ours[1]]} if method == "POST" else None
+    body = BODIES.get(method, lambda _: None)(world)
     return http.request(method, path, json=body, headers={} if key is None else {"X-API-Key": key})
 
 
@@ -114,7 +133,11 @@ def test_the_table_has_every_route(settings: Settings) -> None:
 def test_status(
     anonymous: httpx.Client, world: World, accepted: Accepted, route: str, caller: str
 ) -> None:
-    ids = {"batch_id": accepted.batch_id, "stop_task_id": accepted.stop_task_id}
+    ids = {
+        "batch_id": accepted.batch_id,
+        "stop_task_id": accepted.stop_task_id,
+        "cvm_id": world.ours[2],
+    }
     answer = ask(anonymous, world, caller, route, ids)
     assert answer.status_code == TABLE[route][caller]
     if answer.status_code == 401:
@@ -142,6 +165,21 @@ class TestNothingIsTold:
             answers.append((answer.status_code, text, set(answer.headers)))
         assert answers[0] == answers[1]
         assert answers[0][0] == 404
+
+    @pytest.mark.parametrize(
+        "route", [name for name, statuses in TABLE.items() if statuses["member_key"] == 403]
+    )
+    @pytest.mark.parametrize("caller", ["member_key", "stranger_key"])
+    def test_who_is_no_admin_learns_nothing_of_any_cvm(
+        self, anonymous: httpx.Client, world: World, accepted: Accepted, route: str, caller: str
+    ) -> None:
+        """Theirs, being stopped, foreign, or not there: all the same, and nothing is done."""
+        ids = [accepted.cvm_id, world.ours[1], world.theirs[0], "cvm_none", "%00"]
+        answers = {
+            ask(anonymous, world, caller, route, {"cvm_id": cvm_id}).text for cvm_id in ids
+        }
+        assert len(answers) == 1
+        assert "admin" in answers.pop()
 
     @pytest.mark.parametrize("route", ["GET /api/v1/batches", "GET /api/v1/stop-tasks"])
     def test_lists_have_nothing_of_it(
