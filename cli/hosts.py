@@ -14,13 +14,15 @@ from shared.models.hosts import DEFAULT_CAP, HostConnection, HostCredentials
 
 
 app = typer.Typer(
-    help="VM hosts: add, list, check, remove.",
+    help="VM hosts: add, list, check, disable, enable, remove.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
 
 Variable = Annotated[str | None, typer.Option(metavar="VAR", help="Environment variable with it.")]
 File = Annotated[str | None, typer.Option(metavar="FILE", help="File with it; - for stdin.")]
+
+Names = Annotated[list[str], typer.Argument(metavar="NAME...")]
 
 
 @app.command()
@@ -115,7 +117,8 @@ def list_(*, as_json: AsJson = False) -> None:
 
     with edge.session() as session:
         rows = list_hosts(session)
-    columns = ["name", "driver", "address", "max_concurrent_stops", "cvms", "breaker", "last_error"]
+    columns = ["name", "driver", "address", "max_concurrent_stops", "cvms", "breaker"]
+    columns += ["last_error", "disabled_at"]
     show_rows(rows, columns, as_json=as_json, nothing="there are no hosts")
 
 
@@ -127,17 +130,34 @@ def check(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Ask VM hosts for their version; exit with 1 if one of them is not well.
+    """Ask VM hosts for their version and their VMs; exit with 1 if one is not well.
 
-    Checks the address, TLS and the credentials. No VM is touched.
+    Checks the address, TLS and the credentials. No VM is touched. A host is well when it answers;
+    one that is disabled is asked too, and may be unwell.
     """
     from cli.host_checks import check_hosts
 
     rows = check_hosts(names or [])
-    columns = ["name", "reachable", "authenticated", "version", "error_code", "error"]
+    columns = ["name", "reachable", "authenticated", "version", "vms", "cap", "stops_open"]
+    columns += ["breaker", "last_error", "disabled", "error_code", "error"]
     show_rows(rows, columns, as_json=as_json, nothing="there are no hosts")
-    if not all(row["ok"] for row in rows):
+    if not all(row["ok"] or row["disabled"] for row in rows):
         raise typer.Exit(1)
+
+
+@app.command()
+def disable(names: Names) -> None:
+    """Take VM hosts out: their CVMs are answered with an error.
+
+    Stops that were accepted before go on.
+    """
+    _set_disabled(names, disabled=True)
+
+
+@app.command()
+def enable(names: Names) -> None:
+    """Take VM hosts in again."""
+    _set_disabled(names, disabled=False)
 
 
 @app.command()
@@ -148,6 +168,15 @@ def remove(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     with edge.session() as session:
         remove_host(session, name)
     typer.echo(f"removed host {name}")
+
+
+def _set_disabled(names: list[str], *, disabled: bool) -> None:
+    from shared.services.hosts import set_disabled
+
+    with edge.session() as session:
+        set_disabled(session, names, disabled=disabled)
+    for name in names:
+        typer.echo(f"host {name} is {'disabled' if disabled else 'enabled'}")
 
 
 def _tell_assumed_port(address: str) -> None:

@@ -91,3 +91,18 @@ def require_hosts(session: Session, names: Collection[str]) -> Sequence[VmHost]:
         msg = f"there is no host {', '.join(missing)}"
         raise NotFoundError(msg)
     return hosts
+
+
+def set_disabled(session: Session, names: Collection[str], *, disabled: bool) -> None:
+    """Take hosts out, or in again; again is no error.
+
+    No stop is accepted on a host that is out. Those that were accepted before go on, with all
+    their tries: an accepted stop is never lost.
+
+    Raises
+    ------
+    NotFoundError
+        Names each that is not there; nothing was changed.
+    """
+    hosts = require_hosts(session, names)
+    storage.set_disabled(session, [host.id for host in hosts], disabled=disabled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import case, delete, func, select
+from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.tables import Cvm, StopTask, VmHost, Workspace
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy import RowMapping
     from sqlalchemy.orm import Session
+
+
+BREAKER = case(
+    (VmHost.breaker_open_until.is_(None), "closed"),
+    (VmHost.breaker_open_until > func.now(), "open"),
+    else_="half_open",
+)
+"""How a host's breaker stands, in a word for people."""
 
 
 def put_host(
@@ -62,6 +70,23 @@ def lock_host(session: Session, host: VmHost) -> None:
     session.refresh(host, with_for_update=True)
 
 
+def set_disabled(session: Session, host_ids: Collection[UUID], *, disabled: bool) -> None:
+    """Take hosts out, or in again; one that is out already stays so since when it was."""
+    # Locked in one order: two commands for the same hosts do not wait for each other in a circle.
+    ids = session.scalars(
+        select(VmHost.id)
+        .where(VmHost.id.in_(host_ids))
+        .order_by(VmHost.id)
+        .with_for_update(key_share=True)
+    ).all()
+    session.execute(
+        update(VmHost)
+        .where(VmHost.id.in_(ids), VmHost.disabled_at.is_(None) == disabled)
+        .values(disabled_at=func.now() if disabled else None)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def count_cvms(session: Session, host_id: UUID) -> int:
     """Count the CVMs on a host."""
     return session.scalars(select(func.count()).where(Cvm.vm_host_id == host_id)).one()
@@ -82,14 +107,10 @@ def list_hosts(session: Session) -> Sequence[RowMapping]:
 
     Gives `name`, `driver`, `address`, `max_concurrent_stops`, `cvms` (how many), `breaker`
     (`closed`, `open`, or `half_open` while one stop at a time is let through to try),
-    `breaker_open_until`, `last_error`, `created_at`. Never credentials.
+    `breaker_open_until`, `last_error`, `disabled_at` (None, unless it was taken out), `created_at`.
+    Never credentials.
     """
     cvms = select(func.count()).where(Cvm.vm_host_id == VmHost.id).scalar_subquery()
-    breaker = case(
-        (VmHost.breaker_open_until.is_(None), "closed"),
-        (VmHost.breaker_open_until > func.now(), "open"),
-        else_="half_open",
-    )
     return (
         session.execute(
             select(
@@ -98,15 +119,43 @@ def list_hosts(session: Session) -> Sequence[RowMapping]:
                 VmHost.address,
                 VmHost.max_concurrent_stops,
                 cvms.label("cvms"),
-                breaker.label("breaker"),
+                BREAKER.label("breaker"),
                 VmHost.breaker_open_until,
                 VmHost.last_error,
+                VmHost.disabled_at,
                 VmHost.created_at,
             ).order_by(VmHost.name)
         )
         .mappings()
         .all()
     )
+
+
+def read_standings(session: Session, host_ids: Collection[UUID]) -> dict[UUID, RowMapping]:
+    """Read how hosts stand with us, by id.
+
+    Gives `id`, `cap`, `stops_open`, `breaker` (as `list_hosts` has it), `last_error`, `disabled`.
+    """
+    stops = (
+        select(StopTask.vm_host_id, func.count().label("stops_open"))
+        # What the open stops' index has: the archive is not gone through.
+        .where(StopTask.finished_at.is_(None))
+        .group_by(StopTask.vm_host_id)
+        .subquery()
+    )
+    rows = session.execute(
+        select(
+            VmHost.id,
+            VmHost.max_concurrent_stops.label("cap"),
+            func.coalesce(stops.c.stops_open, 0).label("stops_open"),
+            BREAKER.label("breaker"),
+            VmHost.last_error,
+            VmHost.disabled_at.is_not(None).label("disabled"),
+        )
+        .outerjoin(stops, stops.c.vm_host_id == VmHost.id)
+        .where(VmHost.id.in_(host_ids))
+    )
+    return {row["id"]: row for row in rows.mappings()}
 
 
 def list_cvms(

@@ -46,6 +46,7 @@ def test_add_and_list(cvmstop: Cvmstop, clean: Engine) -> None:
         "breaker": "closed",
         "breaker_open_until": None,
         "last_error": None,
+        "disabled_at": None,
     }
     assert (second["name"], second["max_concurrent_stops"]) == ("b", 8)
     with transaction(clean) as session:

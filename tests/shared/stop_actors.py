@@ -12,11 +12,17 @@ import pytest
 
 from shared.broker import Broker
 from shared.database import driver_transaction, transaction
-from shared.exceptions import BrokerUnavailableError, IdempotencyMismatchError
+from shared.exceptions import (
+    BrokerUnavailableError,
+    CvmBusyError,
+    IdempotencyMismatchError,
+    NotFoundError,
+)
 from shared.models.batches import BatchRequest
 from shared.models.states import StopState
 from shared.services import stops
 from shared.services.batch_stop import accept_batch
+from shared.services.operations import clear_operation, put_operation
 from shared.services.stops import ClaimedStop, claim_stop, settle_stop
 from shared.storage.claims import lock_host_of
 from shared.storage.dispatch import mark_unsent, take_due
@@ -154,6 +160,38 @@ class Actors:
         known = {cvm.hash_id for cvm in seen}
         assert answer.stopped == len(stoppable) == len(answer.to_send)
         assert [each.cvm_id for each in answer.errors] == [id_ for id_ in ids if id_ not in known]
+
+    def put_operation(self, hash_id: str, *, name: str, expires_in: int) -> None:
+        """Let another control plane begin, renew or replace an operation; check the answer."""
+        cvm = next(
+            (each for each in self.watch.rows.cvms.values() if each.hash_id == hash_id), None
+        )
+        is_open = cvm is not None and cvm.id in self.watch.rows.operations
+        expected = None if cvm is None else is_open or not cvm.in_progress
+        try:
+            with transaction(self.world.engine) as session:
+                operation = put_operation(
+                    session,
+                    self.world.callers[0],
+                    hash_id,
+                    name=name,
+                    expires_in=timedelta(seconds=expires_in),
+                )
+        except NotFoundError:
+            assert expected is None
+        except CvmBusyError:
+            assert expected is False
+        else:
+            assert expected is True
+            assert operation.expires_at > operation.started_at
+
+    def clear_operation(self, hash_id: str) -> None:
+        """Let another control plane say that it is done, whether it was or not."""
+        with suppress(NotFoundError), transaction(self.world.engine) as session:
+            clear_operation(session, hash_id)
+        rows = self.watch.read()
+        cvms = [each.id for each in rows.cvms.values() if each.hash_id == hash_id]
+        assert not rows.operations.keys() & set(cvms)
 
     def dispatch(self, delivery: Delivery) -> None:
         """Run a dispatcher's whole round; it may die between taking and sending."""

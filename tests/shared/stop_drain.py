@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shared.models.operations import MAX_EXPIRES_IN
 from shared.models.states import PowerState, StopState
 from tests.shared.stop_actors import Delivery
 from tests.support.model_host import Mood
@@ -44,6 +45,10 @@ def drain(actors: Actors) -> None:
                 actors.end_turn(turn, Delivery.ARRIVES)
         actors.clock.advance(STEP)
         actors.watch.check()
+    actors.clock.advance(MAX_EXPIRES_IN)
+    actors.dispatch(Delivery.ARRIVES)
+    actors.watch.check()
+    assert not actors.watch.rows.operations, "an operation that nobody clears does not end"
     for task in must_succeed:
         row = actors.watch.rows.tasks[task]
         assert row.state == StopState.SUCCEEDED, f"in a good world: {row.error_message}"

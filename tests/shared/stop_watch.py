@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from shared.models.states import OPEN_STATES, WAITING_STATES, AttemptOutcome, PowerState, StopState
 from shared.storage.clock import now
-from shared.tables import Cvm, StopAttempt, StopTask, VmHost
+from shared.tables import Cvm, CvmOperation, StopAttempt, StopTask, VmHost
 
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Rows:
     attempts: dict[tuple[UUID, int], Row[Any]]
     cvms: dict[int, Row[Any]]
     hosts: dict[UUID, Row[Any]]
+    operations: dict[int, Row[Any]]
+    """By the CVM's key: what other control planes have open."""
 
     def count_stopping(self, vm_host_id: UUID) -> int:
         """Count the claimed stops of a host."""
@@ -50,8 +52,8 @@ class Rows:
 def read_rows(connection: Connection) -> Rows:
     """Read all of it, on a connection that opens no transaction."""
     read_at = connection.execute(select(now)).scalar_one()
-    tables = (StopTask, StopAttempt, Cvm, VmHost)
-    tasks, attempts, cvms, hosts = (
+    tables = (StopTask, StopAttempt, Cvm, VmHost, CvmOperation)
+    tasks, attempts, cvms, hosts, operations = (
         connection.execute(select(table.__table__)).all() for table in tables
     )
     return Rows(
@@ -60,6 +62,7 @@ def read_rows(connection: Connection) -> Rows:
         attempts={(row.stop_task_id, row.number): row for row in attempts},
         cvms={row.id: row for row in cvms},
         hosts={row.id: row for row in hosts},
+        operations={row.cvm_id: row for row in operations},
     )
 
 
@@ -117,8 +120,9 @@ class Watch:
 
     def _check_one_operation(self, rows: Rows) -> None:
         operations = Counter(rows.tasks[task].cvm_id for task in rows.open_tasks())
+        operations.update(list(rows.operations))
         for cvm in rows.cvms.values():
-            assert operations[cvm.id] <= 1, f"I3: two open stops on {cvm.hash_id}"
+            assert operations[cvm.id] <= 1, f"I3: two open operations on {cvm.hash_id}"
             assert cvm.in_progress == (operations[cvm.id] == 1), f"I3: in_progress of {cvm.hash_id}"
 
     def _check_caps(self, rows: Rows) -> None:
@@ -184,7 +188,10 @@ class Watch:
 
     def check_round(self, began: datetime, *, grace: timedelta) -> None:
         """Check what a dispatcher's round has left: nothing that was out of time before it."""
-        for task in self.read().tasks.values():
+        rows = self.read()
+        for operation in rows.operations.values():
+            assert operation.expires_at > began, "an operation is past its expiry, and open"
+        for task in rows.tasks.values():
             is_lapsed = task.state == StopState.STOPPING and task.lease_expires_at <= began
             is_overdue = task.state in WAITING_STATES and task.deadline_at + grace <= began
             assert not is_lapsed, "I2: a lease ran out, and the stop is not given back"

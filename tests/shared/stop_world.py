@@ -41,6 +41,7 @@ SHORT = {
 
 RESET = """
     DELETE FROM stop_attempts; DELETE FROM stop_tasks; DELETE FROM stop_batches;
+    DELETE FROM cvm_operations;
     UPDATE cvms SET in_progress = false, status = 'running';
     UPDATE vm_hosts SET unreachable_count = 0, breaker_open_until = NULL, last_error = NULL;
 """
@@ -61,7 +62,7 @@ class World:
     """Host → ids of its VMs."""
 
     def reset(self) -> None:
-        """Forget all stops."""
+        """Forget all stops and operations."""
         with self.engine.begin() as connection:
             connection.exec_driver_sql(RESET)
 

@@ -116,6 +116,26 @@ class StopMachine(RuleBasedStateMachine):
             self.actors.request(self.world.callers[caller], ids, key=key, delivery=delivery)
             self.actors.watch.check()
 
+    @rule(
+        cvm=st.integers(0, CVMS - 1),
+        name=st.sampled_from(("resize", "move")),
+        expires_in=st.sampled_from((1, 5, LEASE, DEADLINE)),
+    )
+    def another_works_on_a_cvm(self, cvm: int, name: str, expires_in: int) -> None:
+        """Or has said so before, and says it again."""
+        self.actors.put_operation(self.world.cvm_ids[cvm], name=name, expires_in=expires_in)
+
+    @rule(cvm=st.integers(0, CVMS - 1))
+    def another_is_done_with_a_cvm(self, cvm: int) -> None:
+        """Or was done before, or a stop is open on it."""
+        self.actors.clear_operation(self.world.cvm_ids[cvm])
+
+    @rule(cvm=st.integers(0, CVMS - 1), delivery=deliveries)
+    def another_dies_and_its_operation_expires(self, cvm: int, delivery: Delivery) -> None:
+        self.actors.put_operation(self.world.cvm_ids[cvm], name="resize", expires_in=5)
+        self.actors.clock.advance(5)
+        self.actors.dispatch(delivery)
+
     @rule(index=which, everything=st.booleans())
     def messages_are_lost(self, index: int, *, everything: bool) -> None:
         bag = self.actors.broker.bag
