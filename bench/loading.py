@@ -6,6 +6,7 @@ server, and everything is put on again as it was, over rows that are all there.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,9 +37,11 @@ OPTIONS = "-c maintenance_work_mem=256MB -c work_mem=256MB -c synchronous_commit
 CONSTRAINTS = """
 SELECT conrelid::regclass::text, quote_ident(conname), contype::text, pg_get_constraintdef(oid)
 FROM pg_constraint
-WHERE conrelid = ANY(%s::regclass[]) AND contype IN ('p', 'u', 'f')
+WHERE conrelid = ANY(%(large)s::regclass[]) AND contype IN ('p', 'u', 'f')
+    OR confrelid = ANY(%(large)s::regclass[])
 ORDER BY conrelid::regclass::text, conname
 """
+"""Of the large tables; and of small ones, what refers to a large one and so holds on to its key."""
 
 INDEXES = """
 SELECT indrelid::regclass::text, indexrelid::regclass::text, pg_get_indexdef(indexrelid)
@@ -130,8 +133,8 @@ def _take_off(connection: psycopg.Connection[Any]) -> list[list[list[str]]]:
     In two steps, first what references need; each step has a list for each table.
     """
     keys: dict[str, list[str]] = {table: [] for table in LARGE_TABLES}
-    references: dict[str, list[str]] = {table: [] for table in LARGE_TABLES}
-    constraints = connection.execute(CONSTRAINTS, [list(LARGE_TABLES)]).fetchall()
+    references: dict[str, list[str]] = defaultdict(list)
+    constraints = connection.execute(CONSTRAINTS, {"large": list(LARGE_TABLES)}).fetchall()
     for table, name, kind, definition in constraints:
         put_on = f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}"
         (references if kind == "f" else keys)[table].append(put_on)

@@ -56,8 +56,8 @@ def test_an_error_each_in_the_order_of_the_ids(
 ) -> None:
     """What would be skipped anyway is skipped: that is what the specification calls it."""
     ours = world.ours
-    ids = ("cvm_none", ours[1], elsewhere, world.theirs[0], ours[0], ours[1], elsewhere)
-    ids = (*ids, world.busy, world.rented, world.without_vm)
+    ids = ["cvm_none", ours[1], elsewhere, world.theirs[0], ours[0], ours[1], elsewhere]
+    ids += [world.busy, world.rented, world.without_vm]
     assert stop(client, *ids, query=query) == {
         "total": 10,
         "stopped": 1,

@@ -23,8 +23,11 @@ from shared.models.states import PowerState, StopState, UserRole
 from shared.models.turns import Failure, Refusal, TurnResult
 from shared.services.authentication import authenticate
 from shared.services.batch_stop import accept_batch, preview_batch
+from shared.services.operations import clear_operation, put_operation
 from shared.services.stop_records import find_batch, find_stop, list_batches, list_stops
 from shared.services.stops import ClaimedStop, claim_stop, settle_stop
+from shared.storage.inventory import find_hosts, read_standings
+from shared.storage.operations import end_expired
 from tests.support.explained import Explained, explaining
 from tests.system.archive import ROWS, Archive, made_archives
 from workers.dispatcher import run_round
@@ -147,6 +150,32 @@ def test_a_dispatchers_round_when_much_ran_out(archive: Archive, valkey: str) ->
     assert done.released > 200
     assert done.failed == 1_000
     require_quick(explained, statements=3, examined=4 * (ROWS.hosts + ROWS.open))
+
+
+def test_operations_of_others(archive: Archive) -> None:
+    """Beginning, renewing and clearing one, and ending those whose time is over: all or none."""
+    cvm_ids = archive.next_batch()
+
+    def work_on_them(session: Session) -> None:
+        for cvm_id in (*cvm_ids, cvm_ids[0]):
+            put_operation(
+                session, archive.admin, cvm_id, name="resize", expires_in=timedelta(seconds=60)
+            )
+        clear_operation(session, cvm_ids[0])
+        assert end_expired(session, limit=1_000) == 0
+        session.execute(text("UPDATE cvm_operations SET expires_at = now()"))
+        assert end_expired(session, limit=1_000) == 49
+
+    require_quick(look(archive, work_on_them), statements=4, examined=500)
+
+
+def test_standings_of_all_hosts(archive: Archive) -> None:
+    def read(session: Session) -> None:
+        hosts = [host.id for host in find_hosts(session, None)]
+        standings = read_standings(session, hosts)
+        assert sum(standing["stops_open"] for standing in standings.values()) == ROWS.open
+
+    require_quick(look(archive, read), statements=2, examined=2 * ROWS.open)
 
 
 @pytest.mark.parametrize("role", UserRole)
