@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import structlog
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
+from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from shared.exceptions import AuthenticationError, CvmstopError, RateLimitedError
 
@@ -24,6 +27,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Register every handler."""
     app.add_exception_handler(CvmstopError, _answer_known)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(405, _answer_other_method)
 
 
 def _answer_known(_: Request, error: Exception) -> JSONResponse:
@@ -52,6 +56,20 @@ def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
         for problem in error.errors()
     ]
     return JSONResponse({"detail": problems}, status_code=422)
+
+
+def _answer_other_method(request: Request, error: Exception) -> JSONResponse:
+    """Name every method that the path has; Starlette names those of its first route only."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - as above
+    path = request.scope["path"]
+    methods = {
+        method
+        for route in iter_route_contexts(request.app.routes)
+        if route.path and compile_path(route.path)[0].match(path)
+        for method in route.methods or ()
+    }
+    headers = {"Allow": ", ".join(sorted(methods))}
+    return JSONResponse({"detail": error.detail}, status_code=405, headers=headers)
 
 
 def _printable(part: str | int) -> str | int:

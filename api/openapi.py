@@ -72,6 +72,12 @@ NOT_FOUND: Answers = {
 }
 """Of every route that shows one thing."""
 
+BODY_REFUSED: Answers = {
+    408: {"description": "The body was too slow to come"},
+    413: {"description": "The body is too large"},
+}
+"""Of every route that takes a body."""
+
 ADMIN_ONLY: Answers = {403: {"model": Refusal, "description": "The key is not an admin's"}}
 """Of every route for admins."""
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from api.authenticated_route import RATE_LIMITED, AdminRoute
 from api.dependencies import CurrentCaller, Parts
-from api.openapi import ADMIN_ONLY, REFUSALS, STOP_IN_PROGRESS, UNKNOWN_CVM
+from api.openapi import ADMIN_ONLY, BODY_REFUSED, REFUSALS, STOP_IN_PROGRESS, UNKNOWN_CVM
 from api.schemas import CvmOperationRequest, CvmOperationView, PlainText
 from shared.database import transaction
 from shared.services.operations import clear_operation, put_operation
@@ -25,7 +25,7 @@ router = APIRouter(
 @router.put(
     "",
     summary="Say that a CVM is being worked on, and for how long at most",
-    responses=STOP_IN_PROGRESS,
+    responses={**STOP_IN_PROGRESS, **BODY_REFUSED},
 )
 def put_cvm_operation(
     cvm_id: PlainText, body: CvmOperationRequest, parts: Parts, caller: CurrentCaller

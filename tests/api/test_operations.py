@@ -195,3 +195,17 @@ class TestExpiry:
         assert run_round(clean, RecordingBroker(), settings).ended == 0
         assert stop(client, *world.ours[:3])["stopped"] == 2
         assert is_in_progress(clean, world.ours[2])
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "GET", "POST", "PATCH"])
+def test_both_methods_are_told_to_who_takes_another(
+    anonymous: httpx.Client, world: World, method: str
+) -> None:
+    answer = anonymous.request(method, path(world.ours[0]))
+    assert answer.status_code == 405
+    assert answer.json() == {"detail": "Method Not Allowed"}
+    assert answer.headers["allow"] == "DELETE, PUT"
+
+
+def test_a_body_that_is_too_large(admin: httpx.Client, world: World) -> None:
+    assert admin.put(path(world.ours[0]), json={"name": "x" * 70_000}).status_code == 413

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from sqlalchemy import func, select, update
 
 from shared.database import transaction
@@ -139,3 +140,24 @@ class TestCheck:
         assert (row["ok"], row["reachable"], row["vms"]) == (False, True, None)
         assert row["version"]
         assert row["error_code"] == "host_error"
+
+    def test_silent_hosts(self, cvmstop: Cvmstop, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that says nothing, and one that says its version and then no more."""
+        monkeypatch.setenv("CVMSTOP_HOST_QUERY_TIMEOUT", "0.3")
+        with simulated_host(vms=1, dead=True) as dead, simulated_host(vms=1) as half:
+            half.change(faults=[{"kind": "hang", "methods": ["Status"]}])
+            cvmstop.must("hosts", "add", "dead", dead.url)
+            cvmstop.must("hosts", "add", "half", half.url)
+            outcome = cvmstop("hosts", "check", "--json")
+        assert outcome.status == 1
+        silent, spoke = outcome.rows()
+        assert (silent["reachable"], silent["version"], silent["vms"]) == (False, None, None)
+        assert (spoke["reachable"], spoke["version"], spoke["vms"]) == (True, "0.6.0", None)
+        assert silent["error_code"] == spoke["error_code"] == "host_timeout"
+
+    def test_credentials_that_are_refused_for_the_list_only(self, cvmstop: Cvmstop) -> None:
+        with simulated_host(vms=1) as host:
+            cvmstop.must("hosts", "add", "a", host.url)
+            host.change(faults=[{"kind": "unauthorized", "methods": ["Status"]}])
+            (row,) = cvmstop("hosts", "check", "--json").rows()
+        assert (row["reachable"], row["authenticated"]) == (True, False)
