@@ -1,7 +1,10 @@
 """The stop of a VM in every awkward state, on hosts with every awkward answer, from end to end.
 
-Accepted by a POST, sent by the dispatcher, claimed, worked on and settled with real turns on a
-simulated host, and read as `GET /api/v1/stop-tasks/{id}` shows it.
+Accepted by a POST, claimed, worked on and settled with real turns on a simulated host, sent again
+by the dispatcher, and read as `GET /api/v1/stop-tasks/{id}` shows it.
+
+A VM that was seen down and is started again afterwards is no failed stop; who takes an inventory
+finds it.
 
 `paused` is no state that dstack-vmm has (`vmm/src/app/vm_info.rs`): there it is a bad answer.
 """
@@ -13,6 +16,7 @@ import socket
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -41,7 +45,7 @@ if TYPE_CHECKING:
     from shared.settings import Settings
 
 SHORT: dict[str, Any] = {
-    "stop_deadline": 2.0,
+    "stop_deadline": 1.2,
     "stop_max_failures": 3,
     "retry_backoff": 0.02,
     "retry_backoff_max": 0.1,
@@ -57,14 +61,22 @@ SHORT: dict[str, Any] = {
     "reissue_after": 0.2,
     "restart_guard": 0.2,
     "breaker_cooldown": 0.1,
-    "resend_after": 0.1,
 }
 """Settings with which a stop is through all of its tries in a second or two."""
 
 MANY = 1_000
 """Times that a host does what a test wants of it always."""
 
-PATIENT: dict[str, Any] = {**SHORT, "stop_deadline": 30.0}
+PATIENT: dict[str, Any] = {
+    **SHORT,
+    "stop_deadline": 30.0,
+    "lease": 40.0,
+    "turn_limit": 20.0,
+    "host_connect_timeout": 5.0,
+    "host_query_timeout": 5.0,
+    "host_stop_timeout": 5.0,
+    "look_seconds": 1.0,
+}
 """For stops that must end before their deadline, however slow the machine is."""
 
 TOO_LONG = 200 * 2**20
@@ -88,8 +100,6 @@ class Ended:
 
 
 SUCCEEDED = Ended(state="succeeded", attempts=1, force_stops=1)
-
-OVERDUE = Ended(state="failed", code="deadline_exceeded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,11 +131,10 @@ STATES = {
     "stopping, and down soon": Case(
         status="stopping",
         vm={"stop_seconds": 0.1},
-        ends=Ended(state="succeeded", attempts=1),
+        ends=Ended(state="succeeded"),
     ),
-    "stopping, by a kill that is in flight: the repeated stop is answered 400": Case(
-        status="running",
-        vm={"stop_seconds": 1.0},
+    "slow to die: its stop is repeated, and answered 400": Case(
+        vm={"stop_seconds": 1.6},
         ends=Ended(state="succeeded"),
     ),
     "stopping for ever": Case(
@@ -140,7 +149,7 @@ STATES = {
     "removing, and gone soon": Case(
         status="removing",
         vm={"stop_seconds": 0.1},
-        ends=Ended(state="succeeded", attempts=1, force_stops=0),
+        ends=Ended(state="succeeded", force_stops=0),
     ),
     "removing for ever": Case(
         status="removing",
@@ -280,6 +289,8 @@ class Line:
             assert answer.json() == {"total": 1, "stopped": 1, "skipped": 0, "errors": []}
             (task,) = http.get("/api/v1/stop-tasks").json()["items"]
 
+            work_on_stop(parts, UUID(task["id"]), worker="w@1")  # the message that the API sent
+
             def ended() -> dict[str, Any] | None:
                 """Let the dispatcher and a worker do what there is to do."""
                 run_round(self.engine, broker, settings)
@@ -301,7 +312,7 @@ class Line:
 
 @pytest.fixture
 def line(clean: Engine, settings: Settings, valkey_server: ValkeyServer) -> Line:
-    """Stop VMs; what the API sends is consumed by nobody, so that all comes from the dispatcher."""
+    """Stop VMs. The API's message is taken for read: nobody consumes it from this broker."""
     url = SecretStr(f"{valkey_server.connection_url}/0")
     return Line(engine=clean, settings=settings.model_copy(update={"broker_url": url}))
 
@@ -345,7 +356,7 @@ def test_an_absent_vm(line: Line) -> None:
 
 def test_the_repeated_stop_is_no_failure(line: Line) -> None:
     """A VM that somebody else's kill has left `stopping`: ours is answered 400, and it goes on."""
-    with simulated_host(vms=1, stop_seconds=0.6) as host:
+    with simulated_host(vms=1, stop_seconds=3.0) as host:
         (vm_id,) = host.vm_ids
         assert host.rpc("StopVm", id=vm_id).status_code == 200
         shown = line.stop(host.url, vm_id, **PATIENT)
