@@ -77,7 +77,7 @@ def run_round(engine: Engine, broker: Broker, settings: Settings) -> Round:
     sent = _send_due(engine, broker, settings)
     done = Round(released=released, failed=failed, ended=ended, sent=sent)
     if done != NOTHING:
-        log.info("dispatched", released=released, failed=failed, ended=ended, sent=sent)
+        log.info("dispatched", released=released, failed=failed, operations_ended=ended, sent=sent)
     return done
 
 

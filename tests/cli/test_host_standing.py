@@ -55,6 +55,8 @@ class TestDisable:
         assert disabled(cvmstop) == {"a": True, "b": True, "c": False}
         assert cvmstop.must("hosts", "enable", "b").out == "host b is enabled\n"
         assert disabled(cvmstop) == {"a": True, "b": False, "c": False}
+        _, *lines = cvmstop.must("hosts", "list").out.splitlines()
+        assert [line.endswith("Z") for line in lines] == [True, False, False]
 
     def test_again_keeps_since_when(self, cvmstop: Cvmstop) -> None:
         cvmstop.must("hosts", "add", "a", ADDRESS)
