@@ -120,7 +120,12 @@ def test_info(client: Client) -> None:
     assert status == 200
     assert answer["found"] is True
     assert (answer["info"]["name"], answer["info"]["status"]) == ("web", "running")
-    assert isinstance(answer["info"]["configuration"], dict)  # null would crash `info`
+    shown = {"id", "uptime", "app_id", "instance_id", "app_url", "image_version", "boot_progress"}
+    assert shown <= set(answer["info"])
+    assert isinstance(answer["info"]["events"], list)
+    configuration = answer["info"]["configuration"]  # null would crash `info`
+    assert {"image", "vcpu", "memory", "disk_size"} <= set(configuration)
+    assert configuration["gpus"] is None or isinstance(configuration["gpus"], dict)
 
 
 def test_info_of_none(client: Client) -> None:
