@@ -47,7 +47,8 @@ def put_operation(
     cvm = _lock(session, hash_id)
     # A statement of its own: it sees what was committed before the lock was got.
     if cvm.in_progress and not storage.has_operation(session, cvm):
-        msg = f"a stop is open on {hash_id}: wait for its end (GET /api/v1/stop-tasks?cvm_id={hash_id})"
+        where = f"GET /api/v1/stop-tasks?cvm_id={hash_id}"
+        msg = f"a stop is open on {hash_id}: wait for its end ({where})"
         raise CvmBusyError(msg)
     return storage.put_operation(session, cvm, caller, name=name, expires_in=expires_in)
 
