@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 
 from shared.exceptions import InvalidValueError
 
@@ -12,6 +13,12 @@ NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")
 
 CVM_ID = re.compile(r"cvm_[A-Za-z0-9_-]{1,60}")
 """Public ids of CVMs."""
+
+CVM_ID_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+"""What the part behind `cvm_` consists of in the ids that cvmstop makes."""
+
+CVM_ID_LENGTH = 16
+"""How long that part is: 82 random bits, so that no two of a billion are the same."""
 
 VM_UUID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Ids that a VM can have on its host. Source: dstack 0.6.0 refuses any other."""
@@ -27,6 +34,22 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 TEXT_LENGTH = 200
 """Most characters of a free text (a CVM's name, what a key is for)."""
+
+
+def new_cvm_id() -> str:
+    """Make a public id for a CVM that has none."""
+    return "cvm_" + "".join(secrets.choice(CVM_ID_DIGITS) for _ in range(CVM_ID_LENGTH))
+
+
+def as_text(value: str, *, longest: int = TEXT_LENGTH) -> str:
+    """Make a free text of what somebody else calls a thing: cut, and without what is not allowed.
+
+    Gives an empty text for one of nothing but white space.
+    """
+    cut = value[:longest]
+    return CONTROL.sub(
+        "\N{REPLACEMENT CHARACTER}", SURROGATE.sub("\N{REPLACEMENT CHARACTER}", cut)
+    ).strip()
 
 
 def text_problem(value: str, *, longest: int = TEXT_LENGTH) -> str | None:

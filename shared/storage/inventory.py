@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import case, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from shared.tables import Cvm, StopTask, VmHost, Workspace
+from shared.tables import Cvm, CvmDrift, StopTask, UnassignedVm, VmHost, Workspace
 
 
 if TYPE_CHECKING:
@@ -72,8 +72,14 @@ def count_stops(session: Session, host_id: UUID) -> int:
     return session.scalars(select(func.count()).where(StopTask.vm_host_id == host_id)).one()
 
 
+def count_drifts(session: Session, host_id: UUID) -> int:
+    """Count the drifts on record that were noticed on a host."""
+    return session.scalars(select(func.count()).where(CvmDrift.vm_host_id == host_id)).one()
+
+
 def delete_host(session: Session, host_id: UUID) -> None:
-    """Delete a host; PostgreSQL refuses when a CVM or a stop refers to it."""
+    """Delete a host, and what it lists; PostgreSQL refuses when something else refers to it."""
+    session.execute(delete(UnassignedVm).where(UnassignedVm.vm_host_id == host_id))
     session.execute(delete(VmHost).where(VmHost.id == host_id))
 
 
