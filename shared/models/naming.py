@@ -32,6 +32,9 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """NUL, which PostgreSQL cannot store, and whatever else would break a line or a terminal."""
 
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What stands for a character that is not allowed (Unicode 16, 3.9)."""
+
 TEXT_LENGTH = 200
 """Most characters of a free text (a CVM's name, what a key is for)."""
 
@@ -46,10 +49,8 @@ def as_text(value: str, *, longest: int = TEXT_LENGTH) -> str:
 
     Gives an empty text for one of nothing but white space.
     """
-    cut = value[:longest]
-    return CONTROL.sub(
-        "\N{REPLACEMENT CHARACTER}", SURROGATE.sub("\N{REPLACEMENT CHARACTER}", cut)
-    ).strip()
+    cut = value.strip()[:longest]
+    return CONTROL.sub(REPLACEMENT, SURROGATE.sub(REPLACEMENT, cut))
 
 
 def text_problem(value: str, *, longest: int = TEXT_LENGTH) -> str | None:
