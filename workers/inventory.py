@@ -55,8 +55,15 @@ BREAKER_OPEN = "not asked: the host does not answer stops, its breaker is open"
 class SyncResult:
     """How one sync went: either counts, or why nothing was written."""
 
+    host: str
+    """Its name; its id where it is gone."""
     counts: SyncCounts | None = None
     problem: str | None = None
+
+    @property
+    def error(self) -> str | None:
+        """What is not well; None also where another sync was quicker."""
+        return None if self.problem == SUPERSEDED else self.problem
 
     def __str__(self) -> str:
         """Say it to a person."""
@@ -107,7 +114,12 @@ class HostSyncs:
             Nothing was written; the next interval's sync goes on.
         """
         with self._place() as is_free:
-            return str(self.run(host_id, heed_breaker=True)) if is_free else NO_PLACE
+            if not is_free:
+                return NO_PLACE
+            result = self.run(host_id, heed_breaker=True)
+        with structlog.contextvars.bound_contextvars(host=result.host):
+            _tell(result)
+        return str(result)
 
     @contextmanager
     def _place(self) -> Iterator[bool]:
@@ -138,7 +150,7 @@ class HostSyncs:
         with transaction(self._engine) as session:
             host = find_host(session, host_id)
         if host is None:
-            return SyncResult(problem=GONE)
+            return SyncResult(host=str(host_id), problem=GONE)
         if heed_breaker and host.breaker_is_open:
             return self._failed(host, BREAKER_OPEN)
         try:
@@ -157,9 +169,8 @@ class HostSyncs:
         with self._writing, transaction(self._engine) as session:
             counts = write_list(session, host.id, vms, asked_at=host.asked_at)
         if counts is None:
-            return SyncResult(problem=SUPERSEDED)
-        self._tell(host, counts)
-        return SyncResult(counts=counts)
+            return SyncResult(host=host.reached_by.name, problem=SUPERSEDED)
+        return SyncResult(host=host.reached_by.name, counts=counts)
 
     def _ask(self, host: HostToSync) -> list[ListedVm]:
         """Read the list: a whole one, or an error. No database connection is held meanwhile."""
@@ -171,26 +182,28 @@ class HostSyncs:
         ]
 
     def _failed(self, host: HostToSync, problem: str) -> SyncResult:
-        log.warning("host not synced", host=host.reached_by.name, error=problem)
         with transaction(self._engine) as session:
             note_failure(session, host.id, problem, asked_at=host.asked_at)
-        return SyncResult(problem=problem)
+        return SyncResult(host=host.reached_by.name, problem=problem)
 
-    def _tell(self, host: HostToSync, counts: SyncCounts) -> None:
-        """Log what is news."""
-        name = host.reached_by.name
-        if counts.unusable:
-            log.warning("VMs without an id of their own", host=name, vms=counts.unusable)
-        if counts.updated or counts.adopted:
-            log.info(
-                "host synced",
-                host=name,
-                vms=counts.vms,
-                updated=counts.updated,
-                adopted=counts.adopted,
-                vanished=counts.vanished,
-                drifted=counts.drifted,
-            )
+
+def _tell(result: SyncResult) -> None:
+    """Log what is news; the host is bound to the line."""
+    counts = result.counts
+    if counts is None:
+        log.warning("host not synced", error=result.problem)
+        return
+    if counts.unusable:
+        log.warning("VMs without an id of their own", vms=counts.unusable)
+    if counts.updated or counts.adopted:
+        log.info(
+            "host synced",
+            vms=counts.vms,
+            updated=counts.updated,
+            adopted=counts.adopted,
+            vanished=counts.vanished,
+            drifted=counts.drifted,
+        )
 
 
 def _forget(exchange: Exchange) -> None:

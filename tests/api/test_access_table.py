@@ -5,7 +5,7 @@ The routes come from the application: one that is not in the table fails the fir
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -53,6 +53,8 @@ TABLE = {
     "GET /health/ready": OPEN,
     "GET /openapi.json": OPEN,
     "POST /api/v1/cvms/batch-stop": WORKSPACE,
+    "GET /api/v1/cvms": WORKSPACE,
+    "GET /api/v1/cvms/{cvm_id}": OURS,
     "GET /api/v1/batches": WORKSPACE,
     "GET /api/v1/batches/{batch_id}": OURS,
     "GET /api/v1/stop-tasks": WORKSPACE,
@@ -85,6 +87,10 @@ class Accepted:
     stop_task_id: str
     cvm_id: str
 
+    def ids(self) -> dict[str, str]:
+        """Give what stands in paths."""
+        return asdict(self)
+
 
 @pytest.fixture
 def accepted(client: httpx.Client, world: World) -> Accepted:
@@ -114,7 +120,7 @@ def test_the_table_has_every_route(settings: Settings) -> None:
 def test_status(
     anonymous: httpx.Client, world: World, accepted: Accepted, route: str, caller: str
 ) -> None:
-    ids = {"batch_id": accepted.batch_id, "stop_task_id": accepted.stop_task_id}
+    ids = accepted.ids()
     answer = ask(anonymous, world, caller, route, ids)
     assert answer.status_code == TABLE[route][caller]
     if answer.status_code == 401:
@@ -131,7 +137,7 @@ class TestNothingIsTold:
     def test_a_foreign_thing_is_as_unknown_as_one_that_is_not(
         self, anonymous: httpx.Client, world: World, accepted: Accepted, route: str
     ) -> None:
-        there = {"batch_id": accepted.batch_id, "stop_task_id": accepted.stop_task_id}
+        there = accepted.ids()
         nowhere = {name: str(uuid4()) for name in there}
         answers = []
         for ids in (there, nowhere):
