@@ -14,11 +14,8 @@ NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")
 CVM_ID = re.compile(r"cvm_[A-Za-z0-9_-]{1,60}")
 """Public ids of CVMs."""
 
-CVM_ID_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-"""What the part behind `cvm_` consists of in the ids that cvmstop makes."""
-
-CVM_ID_LENGTH = 16
-"""How long that part is: 82 random bits, so that no two of a billion are the same."""
+NEW_CVM_ID_BYTES = 10
+"""Random bytes in the ids that cvmstop makes: no two of a billion CVMs have the same."""
 
 VM_UUID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Ids that a VM can have on its host. Source: dstack 0.6.0 refuses any other."""
@@ -41,7 +38,7 @@ TEXT_LENGTH = 200
 
 def new_cvm_id() -> str:
     """Make a public id for a CVM that has none."""
-    return "cvm_" + "".join(secrets.choice(CVM_ID_DIGITS) for _ in range(CVM_ID_LENGTH))
+    return f"cvm_{secrets.token_hex(NEW_CVM_ID_BYTES)}"
 
 
 def as_text(value: str, *, longest: int = TEXT_LENGTH) -> str:

@@ -48,18 +48,14 @@ def write_list(
         None when nothing was written: the host is gone, or a list that was asked for later is
         written down already.
     """
+    listed = list(vms)
+    usable = _usable(listed)
+    hash_ids = [new_cvm_id() for _ in usable]
+    # After all that takes time: who wants to claim a stop on the host waits for the lock.
     host = storage.lock_host(session, host_id)
     if host is None or (host.synced_at is not None and host.synced_at >= asked_at):
         return None
-    listed = list(vms)
-    usable = _usable(listed)
-    written = storage.write_list(
-        session,
-        host,
-        usable,
-        hash_ids=[new_cvm_id() for _ in usable],
-        asked_at=asked_at,
-    )
+    written = storage.write_list(session, host, usable, hash_ids=hash_ids, asked_at=asked_at)
     return SyncCounts(
         vms=len(usable),
         updated=written.updated,

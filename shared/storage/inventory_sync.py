@@ -7,6 +7,7 @@ else has locked are passed over, and are right after the next sync.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -70,14 +71,14 @@ def lock_host(session: Session, host_id: UUID) -> LockedForSync | None:
 
 _LISTED = """
 WITH listed AS MATERIALIZED (
-    SELECT *
-    FROM unnest(CAST(:vm_uuids AS text[]), CAST(:names AS text[]), CAST(:states AS text[]))
-        AS listed (vm_uuid, name, state)
+    SELECT * FROM json_to_recordset(CAST(:list AS json))
+        AS listed (vm_uuid text, name text, state text, hash_id text)
 ), """
+"""As JSON: psycopg takes ten times as long to write arrays."""
 
 
 def _with_list(statement: str) -> TextClause:
-    """Put the list before a statement, as `listed` (vm_uuid, name, state)."""
+    """Put the list before a statement, as `listed` (vm_uuid, name, state, hash_id)."""
     return text(f"{_LISTED}{statement}")
 
 
@@ -128,17 +129,14 @@ SELECT count(*) FILTER (WHERE is_changed), count(*) FILTER (WHERE has_vanished) 
 
 _ADOPT = _with_list(
     """
-named AS (
-    SELECT * FROM unnest(CAST(:vm_uuids AS text[]), CAST(:hash_ids AS text[]))
-        AS named (vm_uuid, hash_id)
+unknown AS (
+    SELECT * FROM listed WHERE NOT EXISTS (
+        SELECT FROM cvms WHERE cvms.vm_host_id = :host AND cvms.vm_uuid = listed.vm_uuid
+    )
 )
 INSERT INTO cvms (hash_id, name, workspace_id, vm_host_id, vm_uuid, status, seen_at, updated_at)
-SELECT named.hash_id, listed.name, :workspace, :host, listed.vm_uuid, listed.state, :asked_at,
-       :asked_at
-FROM listed JOIN named USING (vm_uuid)
-WHERE listed.state <> 'removing' AND NOT EXISTS (
-    SELECT FROM cvms WHERE cvms.vm_host_id = :host AND cvms.vm_uuid = listed.vm_uuid
-)
+SELECT hash_id, name, :workspace, :host, vm_uuid, state, :asked_at, :asked_at
+FROM unknown WHERE state <> 'removing'
 ON CONFLICT DO NOTHING
 """
 )
@@ -260,16 +258,24 @@ def write_list(
         "host": host.id,
         "asked_at": asked_at,
         "step": SEEN_STEP,
-        "vm_uuids": [vm.vm_uuid for vm in vms],
-        "names": [vm.name for vm in vms],
-        "states": [str(vm.power_state) for vm in vms],
+        "list": json.dumps(
+            [
+                {
+                    "vm_uuid": vm.vm_uuid,
+                    "name": vm.name,
+                    "state": str(vm.power_state),
+                    "hash_id": hash_id,
+                }
+                for vm, hash_id in zip(vms, hash_ids, strict=True)
+            ]
+        ),
         "drift": DRIFT,
         "down": DOWN,
     }
     updated, vanished = session.execute(_UPDATE_CVMS, values).one()
     adopted = 0
     if host.adopts_into is not None and host.may_adopt:
-        adopting = {**values, "workspace": host.adopts_into, "hash_ids": list(hash_ids)}
+        adopting = {**values, "workspace": host.adopts_into}
         adopted = session.connection().execute(_ADOPT, adopting).rowcount
     session.execute(_DRIFTS, values)
     unassigned, drifted = session.execute(_UNASSIGNED, values).one()
