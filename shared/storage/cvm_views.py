@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, exists, select
 from sqlalchemy.orm import aliased
 
 from shared.tables import Cvm, CvmDrift, VmHost, Workspace
@@ -60,30 +60,43 @@ def _in_the_text(name: str, limit: int) -> ColumnElement[int]:
     return bindparam(name, limit, literal_execute=True)
 
 
-def _where(wanted: CvmFilter, sees_only: UUID | None) -> Iterator[ColumnElement[bool]]:
-    """Say which CVMs are looked through."""
-    if sees_only is not None:
-        yield Cvm.workspace_id == sees_only
-    # Ids first, by themselves, as for stops.
-    if wanted.workspace is not None:
-        workspace = select(Workspace.id).where(Workspace.name == wanted.workspace)
-        yield Cvm.workspace_id == workspace.correlate(None).scalar_subquery()
+def _set(wanted: CvmFilter) -> Any:
+    """Give the CVMs that are looked at: all, or a set that is found first, by itself.
+
+    In the order of their ids, which is asked for next, PostgreSQL would go through all there are.
+    """
+    if wanted.host is None and wanted.drifted is not True:
+        return Cvm.__table__.c
+    found = select(Cvm.id, Cvm.hash_id, Cvm.workspace_id, Cvm.status, Cvm.in_progress)
+    if wanted.drifted is True:
+        found = found.join(CvmDrift, CvmDrift.cvm_id == Cvm.id).where(CvmDrift.ended_at.is_(None))
     if wanted.host is not None:
         host = select(VmHost.id).where(VmHost.name == wanted.host)
-        yield Cvm.vm_host_id == host.correlate(None).scalar_subquery()
-    drifts = select(CvmDrift.cvm_id).where(CvmDrift.ended_at.is_(None))
-    if wanted.drifted is True:
-        yield Cvm.id.in_(drifts)
+        found = found.where(Cvm.vm_host_id == host.correlate(None).scalar_subquery())
+    return found.cte("found").prefix_with("MATERIALIZED").c
 
 
-def _picked(wanted: CvmFilter) -> Iterator[ColumnElement[bool]]:
-    """Say which of them are wanted."""
+def _conditions(
+    cvm: Any, wanted: CvmFilter, sees_only: UUID | None, after: str | None
+) -> Iterator[ColumnElement[bool]]:
+    """Say which of them are looked through."""
+    if sees_only is not None:
+        yield cvm.workspace_id == sees_only
+    if wanted.workspace is not None:
+        workspace = select(Workspace.id).where(Workspace.name == wanted.workspace)
+        yield cvm.workspace_id == workspace.correlate(None).scalar_subquery()
+    if after is not None:
+        yield cvm.hash_id > after
+
+
+def _picked(cvm: Any, wanted: CvmFilter) -> Iterator[ColumnElement[bool]]:
+    """Say which of those are wanted."""
     if wanted.status is not None:
-        yield Cvm.status == wanted.status
+        yield cvm.status == wanted.status
     if wanted.in_progress is not None:
-        yield Cvm.in_progress.is_(wanted.in_progress)
+        yield cvm.in_progress.is_(wanted.in_progress)
     if wanted.drifted is False:
-        yield CvmDrift.id.is_(None)
+        yield ~exists().where(CvmDrift.cvm_id == cvm.id, CvmDrift.ended_at.is_(None))
 
 
 def list_cvms(
@@ -97,34 +110,33 @@ def list_cvms(
         Rows of `COLUMNS`, and the id behind which the next page begins; None on the last one. A
         page may be short, or empty, and not be the last: `LOOKED_THROUGH` ends it too.
     """
-    conditions = list(_where(wanted, sees_only))
-    if after is not None:
-        conditions.append(Cvm.hash_id > after)
-    picked = list(_picked(wanted))
-    ordered = select(Cvm.id).where(*conditions).order_by(Cvm.hash_id)
-    if not picked:
-        ordered = ordered.limit(_in_the_text("most", limit + 1))
-    else:
-        ordered = ordered.limit(_in_the_text("most", LOOKED_THROUGH))
-    looked_through = ordered.cte("looked_through").prefix_with("MATERIALIZED")
-    query = (
-        joined(select(*COLUMNS).join(looked_through, looked_through.c.id == Cvm.id))
-        .where(*picked)
-        .order_by(Cvm.hash_id)
-        .limit(_in_the_text("rows", limit + 1))
+    cvm = _set(wanted)
+    through = (
+        select(cvm.id, cvm.hash_id, cvm.status, cvm.in_progress)
+        .where(*_conditions(cvm, wanted, sees_only, after))
+        .order_by(cvm.hash_id)
     )
+    is_picked = any(True for _ in _picked(cvm, wanted))
+    most = LOOKED_THROUGH if is_picked else limit + 1
+    looked_through = (
+        through.limit(_in_the_text("most", most)).cte("looked_through").prefix_with("MATERIALIZED")
+    )
+    page = (
+        select(looked_through.c.id)
+        .where(*_picked(looked_through.c, wanted))
+        .order_by(looked_through.c.hash_id)
+        .limit(_in_the_text("rows", limit + 1))
+        .cte("page")
+        .prefix_with("MATERIALIZED")
+    )
+    query = joined(select(*COLUMNS).join(page, page.c.id == Cvm.id)).order_by(Cvm.hash_id)
     rows = session.execute(query).mappings().all()
     if len(rows) > limit:
         return rows[:limit], rows[limit - 1]["id"]
-    if not picked:
+    if not is_picked:
         return rows, None
-    last = (
-        select(Cvm.hash_id)
-        .where(*conditions)
-        .order_by(Cvm.hash_id)
-        .offset(_in_the_text("passed", LOOKED_THROUGH - 1))
-        .limit(1)
-    )
+    passed = _in_the_text("passed", LOOKED_THROUGH - 1)
+    last = through.with_only_columns(cvm.hash_id).offset(passed).limit(1)
     return rows, session.scalars(last).one_or_none()
 
 
