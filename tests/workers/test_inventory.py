@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, text
@@ -112,7 +113,9 @@ def test_a_hosts_list_is_written_down(yard: Yard, syncs: HostSyncs) -> None:
         host_id = write_down(yard, host)
         one, two, three = host.vm_ids
         host.change_vm(two, status="exited")
-        host.control("DELETE", f"vms/{three}")
+        host.change_vm(three, status="stopped")
+        httpx.post(f"{host.url}/prpc/RemoveVm?json", json={"id": three}).raise_for_status()
+        host.wait_for_status(three, None)
         assert syncs.run_if_room(host_id) == (
             "vms 2, updated 3, adopted 0, vanished 1, unassigned 0, drifted 0"
         )
@@ -164,13 +167,13 @@ class TestNotWell:
         with simulated_host() as host, black_hole() as address:
             host_id = write_down(yard, host)
             alter(yard, "UPDATE vm_hosts SET address = :address", address=address)
-            self.require_unchanged(yard, syncs, host_id, "no answer")
+            self.require_unchanged(yard, syncs, host_id, "no whole answer")
 
     @pytest.mark.parametrize(
         ("fault", "error"),
         [
             ({"kind": "error", "text": "out of order"}, "out of order"),
-            ({"kind": "cut"}, "closed"),
+            ({"kind": "cut"}, "broke"),
             ({"kind": "garbage"}, "not an answer"),
             ({"kind": "http", "status": 502}, "502"),
         ],

@@ -165,11 +165,11 @@ class TestRound:
         assert len(sent) == 2
         assert sent < set(hosts)
 
-    def test_does_nothing_when_turned_off(self, yard: Yard, broker: Broker, valkey: str) -> None:
+    def test_does_nothing_when_turned_off(self, yard: Yard, broker: Broker) -> None:
         add_hosts(yard)
         settings = yard.settings.model_copy(update={"sync_interval": 0.0})
         assert send_due(yard.engine, broker, settings) == 0
-        assert waiting(valkey) == []
+        assert broker.count_waiting() == 0
         assert "sync_due" not in make_schedule(settings)
 
     def test_with_the_broker_away_what_is_due_stays_due(self, yard: Yard) -> None:
@@ -188,33 +188,43 @@ class TestRound:
         assert 40 < wait_of(yard, host) <= 72
 
 
-class TestTasks:
-    @pytest.fixture(scope="class")
-    def tasks(self, settings: Settings) -> Any:
-        """Give the tasks of a worker whose parts nobody uses."""
-        app = make_celery(settings)
-        process = WorkerProcess()
-        process._parts = SimpleNamespace(  # type: ignore[assignment] # as said
-            engine=None, broker=None, settings=settings, syncs=SimpleNamespace(run_if_room=str)
-        )
-        register_tasks(app, process)
-        app.syncs_of_test = process._parts.syncs  # type: ignore[attr-defined,union-attr] # for the tests
-        return app
+@pytest.fixture(scope="module")
+def syncs() -> SimpleNamespace:
+    return SimpleNamespace(run_if_room=str)
 
+
+@pytest.fixture(scope="module")
+def tasks(settings: Settings, syncs: SimpleNamespace) -> Any:
+    """Give the tasks of a worker whose parts nobody uses.
+
+    Once: Celery gives the tasks of one app to every other one of the process.
+    """
+    app = make_celery(settings)
+    process = WorkerProcess()
+    process._parts = SimpleNamespace(  # type: ignore[assignment] # as said
+        engine=None, broker=None, settings=settings, syncs=syncs
+    )
+    register_tasks(app, process)
+    return app.tasks
+
+
+class TestTasks:
     def test_a_sync_says_what_it_did(self, tasks: Any) -> None:
         host = str(uuid4())
-        assert tasks.tasks[SYNC_HOST_TASK](host) == host
+        assert tasks[SYNC_HOST_TASK](host) == host
 
-    def test_the_database_is_away(self, tasks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_database_is_away(
+        self, tasks: Any, syncs: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def fail(*_: object) -> int:
             msg = "away"
             raise DatabaseUnavailableError(msg)
 
         monkeypatch.setattr(workers.sync_tasks, "send_due", fail)
-        monkeypatch.setattr(tasks.syncs_of_test, "run_if_room", fail)
+        monkeypatch.setattr(syncs, "run_if_room", fail)
         for _ in range(2):
-            assert tasks.tasks[SYNC_DUE_TASK]() == DATABASE_AWAY
-            assert tasks.tasks[SYNC_HOST_TASK](str(uuid4())) == DATABASE_AWAY
+            assert tasks[SYNC_DUE_TASK]() == DATABASE_AWAY
+            assert tasks[SYNC_HOST_TASK](str(uuid4())) == DATABASE_AWAY
 
     def test_a_second_round_in_a_process_leaves_its_slot_at_once(
         self, tasks: Any, monkeypatch: pytest.MonkeyPatch
@@ -228,13 +238,13 @@ class TestTasks:
             return 1
 
         monkeypatch.setattr(workers.sync_tasks, "send_due", take_long)
-        first = threading.Thread(target=tasks.tasks[SYNC_DUE_TASK])
+        first = threading.Thread(target=tasks[SYNC_DUE_TASK])
         first.start()
         assert began.wait(30)
-        assert tasks.tasks[SYNC_DUE_TASK]() == ROUND_UNDER_WAY
+        assert tasks[SYNC_DUE_TASK]() == ROUND_UNDER_WAY
         go_on.set()
         first.join()
-        assert tasks.tasks[SYNC_DUE_TASK]() == "sent 1"
+        assert tasks[SYNC_DUE_TASK]() == "sent 1"
 
 
 class TestRealProcesses:
