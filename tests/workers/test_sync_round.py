@@ -32,10 +32,8 @@ from tests.support.waiting import eventually
 from tests.support.worker_process import running_worker
 from workers import sync_round
 from workers.app import make_schedule
-from workers.parts import WorkerProcess
 from workers.sync_round import send_due
 from workers.sync_tasks import DATABASE_AWAY, ROUND_UNDER_WAY
-from workers.tasks import register_tasks
 
 
 if TYPE_CHECKING:
@@ -161,6 +159,8 @@ class TestRound:
         assert send_due(yard.engine, broker, yard.settings) == 0
         assert len(waiting(valkey)) == 2
         assert send_due(yard.engine, broker, yard.settings) == 2
+        monkeypatch.setattr(sync_round, "ENOUGH_WAITING", 1)
+        assert send_due(yard.engine, broker, yard.settings) == 0
         sent = {UUID(message["args"][0]) for message in waiting(valkey)}
         assert len(sent) == 2
         assert sent < set(hosts)
@@ -188,46 +188,26 @@ class TestRound:
         assert 40 < wait_of(yard, host) <= 72
 
 
-@pytest.fixture(scope="module")
-def syncs() -> SimpleNamespace:
-    return SimpleNamespace(run_if_room=str)
-
-
-@pytest.fixture(scope="module")
-def tasks(settings: Settings, syncs: SimpleNamespace) -> Any:
-    """Give the tasks of a worker whose parts nobody uses.
-
-    Once: Celery gives the tasks of one app to every other one of the process.
-    """
-    app = make_celery(settings)
-    process = WorkerProcess()
-    process._parts = SimpleNamespace(  # type: ignore[assignment] # as said
-        engine=None, broker=None, settings=settings, syncs=syncs
-    )
-    register_tasks(app, process)
-    return app.tasks
-
-
 class TestTasks:
-    def test_a_sync_says_what_it_did(self, tasks: Any) -> None:
+    def test_a_sync_says_what_it_did(self, idle_tasks: Any) -> None:
         host = str(uuid4())
-        assert tasks[SYNC_HOST_TASK](host) == host
+        assert idle_tasks[SYNC_HOST_TASK](host) == host
 
     def test_the_database_is_away(
-        self, tasks: Any, syncs: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+        self, idle_tasks: Any, idle_parts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(*_: object) -> int:
             msg = "away"
             raise DatabaseUnavailableError(msg)
 
         monkeypatch.setattr(workers.sync_tasks, "send_due", fail)
-        monkeypatch.setattr(syncs, "run_if_room", fail)
+        monkeypatch.setattr(idle_parts.syncs, "run_if_room", fail)
         for _ in range(2):
-            assert tasks[SYNC_DUE_TASK]() == DATABASE_AWAY
-            assert tasks[SYNC_HOST_TASK](str(uuid4())) == DATABASE_AWAY
+            assert idle_tasks[SYNC_DUE_TASK]() == DATABASE_AWAY
+            assert idle_tasks[SYNC_HOST_TASK](str(uuid4())) == DATABASE_AWAY
 
     def test_a_second_round_in_a_process_leaves_its_slot_at_once(
-        self, tasks: Any, monkeypatch: pytest.MonkeyPatch
+        self, idle_tasks: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Or messages that piled up would hold every slot, and the dispatcher with them."""
         began, go_on = threading.Event(), threading.Event()
@@ -238,13 +218,13 @@ class TestTasks:
             return 1
 
         monkeypatch.setattr(workers.sync_tasks, "send_due", take_long)
-        first = threading.Thread(target=tasks[SYNC_DUE_TASK])
+        first = threading.Thread(target=idle_tasks[SYNC_DUE_TASK])
         first.start()
         assert began.wait(30)
-        assert tasks[SYNC_DUE_TASK]() == ROUND_UNDER_WAY
+        assert idle_tasks[SYNC_DUE_TASK]() == ROUND_UNDER_WAY
         go_on.set()
         first.join()
-        assert tasks[SYNC_DUE_TASK]() == "sent 1"
+        assert idle_tasks[SYNC_DUE_TASK]() == "sent 1"
 
 
 class TestRealProcesses:

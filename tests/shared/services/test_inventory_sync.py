@@ -23,7 +23,7 @@ from shared.services.cvm_file import CvmFile
 from shared.services.cvm_import import import_cvms
 from shared.services.inventory_sync import write_list
 from shared.services.stops import ClaimedStop, claim_stop, settle_stop
-from shared.storage.inventory_sync import SEEN_STEP
+from shared.storage.inventory_sync import SEEN_STEP, lock_host
 from shared.tables import Cvm, CvmDrift, UnassignedVm, VmHost
 from tests.support.seeds import make_caller, make_cvm, make_host, make_workspace
 
@@ -525,6 +525,15 @@ class TestLocks:
         with locked(host, f"SELECT FROM {table} FOR UPDATE"):
             assert host.must_sync(*ALL).drifted == 0
         assert host.must_sync(*ALL).drifted == 1
+
+    def test_no_stop_of_the_host_is_claimed_or_settled_meanwhile(self, host: Host) -> None:
+        waits = "SELECT FROM vm_hosts FOR NO KEY UPDATE NOWAIT"
+        with transaction(host.engine) as session:
+            assert lock_host(session, host.id)
+            with pytest.raises(psycopg.errors.LockNotAvailable), locked(host, waits):
+                pass
+        with locked(host, waits):
+            pass
 
     def test_a_drift_that_is_being_deleted_is_not_waited_for(self, host: Host) -> None:
         host.stop("vm-1")
