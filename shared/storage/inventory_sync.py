@@ -141,6 +141,7 @@ ON CONFLICT DO NOTHING
 """
 )
 
+# Of CVMs that have the list's status by now: of one that was passed over, drift waits too.
 # The stop's row is locked too: a purge that is about to delete it does not see this transaction's
 # drift. Not locked where the newest one is looked for, or a locked one would be passed over for an
 # older one.
@@ -150,6 +151,7 @@ on_host AS MATERIALIZED (
     SELECT cvms.id, listed.state
     FROM cvms LEFT JOIN listed ON listed.vm_uuid = cvms.vm_uuid
     WHERE cvms.vm_host_id = :host AND cvms.vm_uuid IS NOT NULL AND NOT {_HELD}
+        AND cvms.status = coalesce(listed.state, 'absent')
 ), newest AS MATERIALIZED (
     SELECT on_host.id AS cvm_id, stop.id AS stop_task_id
     FROM on_host CROSS JOIN LATERAL (
