@@ -62,12 +62,12 @@ def _answer_other_method(request: Request, error: Exception) -> JSONResponse:
     """Name every method that the path has; Starlette names those of its first route only."""
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
     path = request.scope["path"]
-    methods = {
-        method
-        for route in iter_route_contexts(request.app.routes)
-        if route.path and compile_path(route.path)[0].match(path)
-        for method in route.methods or ()
-    }
+    known = [route for route in iter_route_contexts(request.app.routes) if route.path]
+    # A path that is written out is none of those with a parameter in that place.
+    found = [route for route in known if route.path == path] or [
+        route for route in known if compile_path(str(route.path))[0].match(path)
+    ]
+    methods = {method for route in found for method in route.methods or ()}
     headers = {"Allow": ", ".join(sorted(methods))}
     return JSONResponse({"detail": error.detail}, status_code=405, headers=headers)
 

@@ -14,7 +14,7 @@ from api.errors import add_error_handlers
 from api.middleware import BodyLimit, HeadCheck, RequestContext
 from api.openapi import describe
 from api.parts import make_api_parts
-from api.routes import batch_stop, batches, health, operations, stop_tasks
+from api.routes import batch_stop, batches, cvms, health, operations, stop_tasks
 from shared import __version__
 from shared.schema import require_current_schema
 from shared.settings import ApiSettings
@@ -79,7 +79,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     app.add_middleware(HeadCheck)
     app.add_middleware(RequestContext)
     add_error_handlers(app)
-    for routes in (batch_stop, operations, batches, stop_tasks, health):
+    for routes in (batch_stop, operations, cvms, batches, stop_tasks, health):
         app.include_router(routes.router)
     describe(app)
     return app

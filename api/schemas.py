@@ -186,6 +186,40 @@ class StopTaskPage(BaseModel):
     next_cursor: str | None
 
 
+class DriftView(BaseModel):
+    """A CVM was seen running after its newest stop had succeeded, and not down since."""
+
+    noticed_at: datetime = Field(description="When the host was asked that reported it")
+    host: str
+    stop_task_id: UUID = Field(description="The stop that had succeeded")
+
+
+class CvmView(BaseModel):
+    """One CVM, as it was seen last."""
+
+    id: str = Field(description="Hashed CVM ID")
+    name: str
+    workspace: str
+    host: str | None
+    vm_uuid: str | None = Field(description="The VM's id on its host; null while there is none")
+    status: str = Field(description="As last reported by its host, or as imported")
+    in_progress: bool = Field(description="An operation on it is open")
+    seen_at: datetime | None = Field(
+        description="When its host last listed or reported it, to some minutes"
+    )
+    vanished_at: datetime | None = Field(description="Since when its host lists it no more")
+    drift: DriftView | None = Field(description="Set while it runs though its stop has succeeded")
+    created_at: datetime
+    updated_at: datetime
+
+
+class CvmPage(BaseModel):
+    """A page of CVMs, by id. It may be short, or empty, and not be the last one."""
+
+    items: list[CvmView]
+    next_cursor: str | None
+
+
 class BatchView(BaseModel):
     """One accepted request and how its stops stand."""
 

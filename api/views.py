@@ -8,6 +8,8 @@ from shared.models.states import OPEN_STATES
 
 
 if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+
     from shared.services.stop_records import BatchProgress
     from shared.storage.stop_records import StopRecord
     from shared.tables import StopAttempt
@@ -33,6 +35,31 @@ def stop_fields(record: StopRecord) -> dict[str, Any]:
         "worker": task.worker,
         "error_code": task.error_code,
         "error_message": task.error_message,
+    }
+
+
+def cvm_fields(row: RowMapping) -> dict[str, Any]:
+    """Give the fields of a `CvmView`."""
+    drift = None
+    if row["drift_noticed_at"] is not None:
+        drift = {
+            "noticed_at": row["drift_noticed_at"],
+            "host": row["drift_host"],
+            "stop_task_id": row["drift_stop_task_id"],
+        }
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "workspace": row["workspace"],
+        "host": row["host"],
+        "vm_uuid": row["vm_uuid"],
+        "status": row["status"],
+        "in_progress": row["in_progress"],
+        "seen_at": row["seen_at"],
+        "vanished_at": row["vanished_at"],
+        "drift": drift,
+        "created_at": row["created_at"],
+        "updated_at": row["updated_at"],
     }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from bench.loading import Rows
 from shared.database import transaction
 from shared.engine import make_engine
 from shared.models.callers import Caller
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from bench.loading import Rows
     from tests.support.postgresql import PostgresqlServer
+
+NO_ROWS = Rows(cvms=0)
+"""For who writes them otherwise."""
 
 NO_BROKER = SecretStr("redis://127.0.0.1:1/0")
 
@@ -67,7 +70,7 @@ class Database:
         self.cpu[name].append((_cpu(backend) - cpu) * 1000)
 
 
-def make_database(server: PostgresqlServer, name: str, content: Rows) -> Database:
+def make_database(server: PostgresqlServer, name: str, content: Rows = NO_ROWS) -> Database:
     """Create a database with the newest schema and an admin."""
     settings = Settings(
         database_url=server.create_database(name),

@@ -102,7 +102,7 @@ class Ground:
 
     def reset(self) -> None:
         """Forget every stop and every message, and start every VM again."""
-        self.execute("TRUNCATE stop_batches, stop_tasks, stop_attempts")
+        self.execute("TRUNCATE stop_batches, stop_tasks, stop_attempts, cvm_drifts")
         self.execute("UPDATE cvms SET in_progress = false, status = 'running' WHERE in_progress")
         self.execute("UPDATE vm_hosts SET unreachable_count = 0, breaker_open_until = NULL")
         self.execute("VACUUM ANALYZE cvms, stop_batches, stop_tasks, stop_attempts")

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from bench.rows import ATTEMPTS, BATCHES, CVMS, HOSTS, OPEN, OPEN_ATTEMPTS, STOPS, WORKSPACES
+from bench.rows import (
+    ATTEMPTS,
+    BATCHES,
+    CVMS,
+    DRIFTS,
+    HOSTS,
+    OPEN,
+    OPEN_ATTEMPTS,
+    STOPS,
+    WORKSPACES,
+)
 
 
 if TYPE_CHECKING:
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 
     from shared.models.callers import Caller
 
-LARGE_TABLES = ("cvms", "stop_batches", "stop_tasks", "stop_attempts")
+LARGE_TABLES = ("cvms", "stop_batches", "stop_tasks", "stop_attempts", "cvm_drifts")
 """Tables that grow."""
 
 PER_BATCH = 10
@@ -68,6 +78,10 @@ class Rows:
     They come after PostgreSQL has counted everything, as they do where it counts again only when a
     tenth of a large table has changed.
     """
+    drifted: int = 0
+    """CVMs that run though their stop has succeeded, a divisor of `cvms` and of `finished` at most;
+    of ten times as many that is over.
+    """
     cap: int = 8
     """Of each host."""
 
@@ -89,7 +103,7 @@ def load(database_url: str, rows: Rows, caller: Caller) -> None:
         connection.execute(HOSTS, {"count": rows.hosts, "cap": rows.cap})
         values = _values(connection, rows, caller)
         taken_off = _take_off(connection)
-    statements = [STOPS, ATTEMPTS, CVMS, BATCHES]
+    statements = [STOPS, ATTEMPTS, CVMS, BATCHES, DRIFTS]
     _run(database_url, [[statement] for statement in statements], values)
     for statements_by_table in taken_off:
         _run(database_url, statements_by_table)
@@ -123,6 +137,7 @@ def _values(
         "cvms": rows.cvms,
         "finished": rows.finished,
         "open": rows.open,
+        "drifted": rows.drifted,
         "per_batch": PER_BATCH,
     }
 

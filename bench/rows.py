@@ -79,6 +79,17 @@ CROSS JOIN LATERAL (
 ) AS its
 """  # noqa: S608 - as above
 
+DRIFTS = f"""
+INSERT INTO cvm_drifts (cvm_id, stop_task_id, vm_host_id, noticed_at, ended_at)
+SELECT 1 + cvm, md5('stop-' || cvm)::uuid, {_HOST}, now(), CASE WHEN time > 0 THEN now() END
+FROM generate_series(0, %(drifted)s::int - 1) AS drift
+CROSS JOIN LATERAL (
+    SELECT drift * (%(finished)s::int / greatest(%(drifted)s::int, 1)) AS cvm
+) AS its
+CROSS JOIN generate_series(0, 10) AS time
+"""  # noqa: S608 - as above
+"""Of each such CVM one that goes on, and ten that are over."""
+
 _OPEN_STATE = """
 CASE WHEN stop %% 20 = 0 THEN 'stopping' WHEN stop %% 20 < 4 THEN 'confirming' ELSE 'scheduled' END
 """

@@ -38,6 +38,7 @@ from tests.support.postgresql import running_postgresql
 from tests.support.seeds import make_caller, make_cvm, make_host, make_workspace
 from tests.support.simulated_host import simulated_host
 from workers.drivers.registry import Drivers
+from workers.inventory import HostSyncs
 from workers.parts import WorkerParts
 from workers.stops import work_on_stop
 
@@ -154,12 +155,14 @@ def main() -> None:
         configure_logging(settings)
         engine = make_engine(settings, application="bench")
         upgrade(engine)
+        sealer, drivers = Sealer(settings.sealing_keys), Drivers(settings)
         parts = WorkerParts(
             settings=settings,
             engine=engine,
             broker=Broker(make_celery(settings)),
-            sealer=Sealer(settings.sealing_keys),
-            drivers=Drivers(settings),
+            sealer=sealer,
+            drivers=drivers,
+            syncs=HostSyncs(engine, drivers, sealer, settings),
         )
         stack.callback(parts.close)
         meter = Meter()

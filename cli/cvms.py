@@ -14,7 +14,9 @@ from shared.services.cvm_file import FileFormat, read_cvm_file
 
 
 app = typer.Typer(
-    help="CVMs: import, list, remove.", no_args_is_help=True, rich_markup_mode="markdown"
+    help="CVMs: import, list, unassigned, remove.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 
 SUFFIXES = {
@@ -77,6 +79,9 @@ def list_(
         str | None, typer.Option(metavar="STATUS", help="Only those with that status.")
     ] = None,
     host: Annotated[str | None, typer.Option(metavar="NAME", help="Only those on it.")] = None,
+    drifted: Annotated[
+        bool, typer.Option("--drifted", help="Only those that run though their stop has succeeded.")
+    ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="At most so many. [default: all]")
     ] = None,
@@ -85,10 +90,30 @@ def list_(
     from shared.services.cvms import list_cvms
 
     with edge.session() as session:
-        rows = list_cvms(session, workspace=workspace, status=status, host=host, limit=limit)
+        rows = list_cvms(
+            session, workspace=workspace, status=status, host=host, drifted=drifted, limit=limit
+        )
     columns = ["id", "name", "workspace", "host", "vm_uuid", "status", "in_progress"]
-    columns.append("gpu_rental_order")
+    columns += ["gpu_rental_order", "seen_at", "vanished_at", "drift_noticed_at", "drift_host"]
     show_rows(rows, columns, as_json=as_json, nothing="there are no such CVMs")
+
+
+@app.command()
+def unassigned(
+    *,
+    as_json: AsJson = False,
+    host: Annotated[str | None, typer.Option(metavar="NAME", help="Only those on it.")] = None,
+) -> None:
+    """List VMs that hosts list and that are no CVM.
+
+    Import them, or let `cvmstop hosts adopt` put all of a host's into a workspace.
+    """
+    from shared.services.cvms import list_unassigned
+
+    with edge.session() as session:
+        rows = list_unassigned(session, host)
+    columns = ["host", "vm_uuid", "name", "power_state", "first_seen_at", "seen_at"]
+    show_rows(rows, columns, as_json=as_json, nothing="there are no VMs that are no CVM")
 
 
 @app.command()

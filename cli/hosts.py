@@ -14,7 +14,7 @@ from shared.models.hosts import DEFAULT_CAP, HostConnection, HostCredentials
 
 
 app = typer.Typer(
-    help="VM hosts: add, list, check, disable, enable, remove.",
+    help="VM hosts: add, list, check, sync, adopt, disable, enable, remove.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -52,6 +52,10 @@ def add(  # noqa: PLR0913 - one parameter for each option
         str | None, typer.Option(metavar="FILE", help="Certificate (PEM) to show to the host.")
     ] = None,
     client_key: Annotated[str | None, typer.Option(metavar="FILE", help="Its key (PEM).")] = None,
+    adopt_into: Annotated[
+        str | None,
+        typer.Option(metavar="WORKSPACE", help="Where VMs go that it lists and nobody knows."),
+    ] = None,
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Write all of a known host anew, credentials included."),
@@ -63,7 +67,7 @@ def add(  # noqa: PLR0913 - one parameter for each option
     standard input (-).
     """
     from shared.sealing import Sealer
-    from shared.services.hosts import add_host
+    from shared.services.hosts import add_host, set_adoption
     from shared.settings import Settings
     from workers.drivers.errors import HostError
     from workers.drivers.registry import Drivers
@@ -106,6 +110,8 @@ def add(  # noqa: PLR0913 - one parameter for each option
             credentials=credentials,
             replace=replace,
         )
+        if adopt_into is not None:
+            set_adoption(session, name, adopt_into)
     typer.echo(f"host {name} is written down")
     _tell_assumed_port(address)
 
@@ -117,8 +123,8 @@ def list_(*, as_json: AsJson = False) -> None:
 
     with edge.session() as session:
         rows = list_hosts(session)
-    columns = ["name", "driver", "address", "max_concurrent_stops", "cvms", "breaker"]
-    columns += ["last_error", "disabled_at"]
+    columns = ["name", "driver", "address", "max_concurrent_stops", "cvms", "breaker", "last_error"]
+    columns += ["disabled_at", "adopts_into", "synced_at", "sync_error"]
     show_rows(rows, columns, as_json=as_json, nothing="there are no hosts")
 
 
@@ -158,6 +164,51 @@ def disable(names: Names) -> None:
 def enable(names: Names) -> None:
     """Take VM hosts in again."""
     _set_disabled(names, disabled=False)
+
+
+@app.command()
+def sync(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these hosts.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Read what runs on VM hosts, now; exit with 1 if one of them cannot be read.
+
+    Workers do it by themselves each CVMSTOP_SYNC_INTERVAL. Of each host: VMs that it lists, CVMs
+    whose status changed, VMs that became CVMs, VMs that are none, CVMs that it lists no more, and
+    CVMs that run though their stop has succeeded.
+    """
+    from cli.host_syncs import sync_hosts
+
+    rows = sync_hosts(names or [])
+    columns = ["host", "vms", "updated", "adopted", "unassigned", "vanished", "drifted", "error"]
+    show_rows(rows, columns, as_json=as_json, nothing="there are no hosts")
+    if any(row["error"] is not None for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def adopt(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    workspace: Annotated[str | None, typer.Argument(metavar="WORKSPACE")] = None,
+    *,
+    none: Annotated[bool, typer.Option("--none", help="List them as unassigned again.")] = False,
+) -> None:
+    """Say which workspace VMs go to that a host lists and nobody knows.
+
+    From its next sync on each of them is a CVM of the workspace, and its members may stop it.
+    """
+    from shared.services.hosts import set_adoption
+
+    if (workspace is None) != none:
+        msg = "give a WORKSPACE, or --none"
+        raise typer.BadParameter(msg)
+    with edge.session() as session:
+        set_adoption(session, name, workspace)
+    what = "are listed as unassigned" if none else f"go to workspace {workspace}"
+    typer.echo(f"unknown VMs of host {name} {what}")
 
 
 @app.command()

@@ -22,6 +22,7 @@ from shared.stop_messages import StopMessages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from uuid import UUID
 
     from shared.models.turns import DueStop
     from shared.settings import BrokerSettings
@@ -35,11 +36,17 @@ DISPATCH_TASK = "cvmstop.dispatch"
 PURGE_TASK = "cvmstop.purge"
 """Celery task: delete finished batches that are older than the retention, for a few seconds."""
 
+SYNC_DUE_TASK = "cvmstop.sync_due"
+"""Celery task: send a `SYNC_HOST_TASK` for each host whose list is due to be read."""
+
+SYNC_HOST_TASK = "cvmstop.sync_host"
+"""Celery task: read one host's list of VMs, and make the rows true."""
+
 HEARTBEAT_TASK = "cvmstop.heartbeat"
 """Celery task: nothing. A worker sends it to itself, to see whether it consumes."""
 
 STOPS_QUEUE = "stops"
-"""Queue of `STOP_TASK`; any number of workers."""
+"""Queue of `STOP_TASK` and `SYNC_HOST_TASK`; any number of workers."""
 
 HOUSEKEEPING_QUEUE = "housekeeping"
 """Queue of the dispatcher, with a worker of its own: it must run while every slot is busy.
@@ -208,6 +215,35 @@ class Broker:
             producer=producer,
             retry=False,
         )
+
+    def send_syncs(self, host_ids: Sequence[UUID], *, expires: float) -> None:
+        """Send one Celery task for each host whose list is to be read.
+
+        Parameters
+        ----------
+        host_ids
+            The hosts.
+        expires
+            Seconds after which a worker that gets the message does nothing: the next one is sent.
+
+        Raises
+        ------
+        BrokerUnavailableError
+            Some or all were not sent, as far as is known.
+        """
+        if not host_ids:
+            return
+        failure = f"the broker did not take {len(host_ids)} messages"
+        with self._producer(failure) as producer, producer.batch():
+            for host_id in host_ids:
+                self._app.send_task(
+                    SYNC_HOST_TASK,
+                    args=(str(host_id),),
+                    queue=STOPS_QUEUE,
+                    expires=expires,
+                    producer=producer,
+                    retry=False,
+                )
 
     def send_heartbeat(self, queue: str) -> None:
         """Send a worker's heartbeat to the queue of its own.

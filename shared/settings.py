@@ -77,6 +77,9 @@ class BrokerSettings(EnvironmentSettings):
     dispatch_interval: float = Field(default=1.0, gt=0)
     """How often the dispatcher looks for stops that are due."""
 
+    sync_interval: float = Field(default=60.0, ge=0, le=86_400)
+    """How often each host's list of VMs is read; 0 for never (`cvmstop hosts sync` always does)."""
+
     log_format: Literal["console", "json"] = "console"
     """How log lines look; `json` for machines."""
 

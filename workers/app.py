@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from celery.signals import celeryd_after_setup, setup_logging, worker_init, worker_shutdown
 
-from shared.broker import DISPATCH_TASK, HOUSEKEEPING_QUEUE, PURGE_TASK, make_celery
+from shared.broker import (
+    DISPATCH_TASK,
+    HOUSEKEEPING_QUEUE,
+    PURGE_TASK,
+    SYNC_DUE_TASK,
+    make_celery,
+)
 from shared.exceptions import CvmstopError
 from shared.settings import BrokerSettings, Settings
 from shared.telemetry import configure_logging
@@ -33,6 +39,11 @@ until the first time-outs open their breakers: with a cap of 8, 25 of them at on
 PURGE_INTERVAL = 60.0
 """Seconds between two rounds of the purge: each deletes what came of age since, and a backlog."""
 
+SYNC_ROUND_INTERVAL = 1.0
+"""Seconds between two looks for hosts whose list is due. So often, or those that came due meanwhile
+would all come to the workers at once, and find no place.
+"""
+
 
 def make_schedule(settings: BrokerSettings) -> dict[str, dict[str, Any]]:
     """Say what beat sends, and how often (s), as Celery's `beat_schedule` has it."""
@@ -45,7 +56,9 @@ def make_schedule(settings: BrokerSettings) -> dict[str, dict[str, Any]]:
         for task, interval in (
             (DISPATCH_TASK, settings.dispatch_interval),
             (PURGE_TASK, PURGE_INTERVAL),
+            (SYNC_DUE_TASK, SYNC_ROUND_INTERVAL if settings.sync_interval else None),
         )
+        if interval is not None
     }
 
 

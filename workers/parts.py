@@ -10,6 +10,7 @@ from shared.engine import make_engine
 from shared.schema import require_current_schema
 from shared.sealing import Sealer
 from workers.drivers.registry import Drivers
+from workers.inventory import HostSyncs
 
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class WorkerParts:
     broker: Broker
     sealer: Sealer
     drivers: Drivers
+    syncs: HostSyncs
 
     def close(self) -> None:
         """Close what is open."""
@@ -47,12 +49,16 @@ def make_worker_parts(broker: Broker, settings: Settings) -> WorkerParts:
     DatabaseUnavailableError
         The database does not answer.
     """
+    engine = make_engine(settings, application="worker")
+    sealer = Sealer(settings.sealing_keys)
+    drivers = Drivers(settings)
     parts = WorkerParts(
         settings=settings,
-        engine=make_engine(settings, application="worker"),
+        engine=engine,
         broker=broker,
-        sealer=Sealer(settings.sealing_keys),
-        drivers=Drivers(settings),
+        sealer=sealer,
+        drivers=drivers,
+        syncs=HostSyncs(engine, drivers, sealer, settings),
     )
     require_current_schema(parts.engine)
     return parts

@@ -19,6 +19,7 @@ from shared.exceptions import DatabaseUnavailableError
 from workers.dispatcher import run_round
 from workers.purge import run_purge
 from workers.stops import work_on_stop
+from workers.sync_tasks import register_sync_tasks
 
 
 if TYPE_CHECKING:
@@ -92,3 +93,5 @@ def register_tasks(app: Celery, process: WorkerProcess) -> None:
     @app.task(name=HEARTBEAT_TASK, send_events=False, **options)
     def heartbeat() -> None:
         """Do nothing: that it begins is what counts (`workers.heartbeat`)."""
+
+    register_sync_tasks(app, process, options)

@@ -40,6 +40,7 @@ def watch_over(worker: Any, parts: WorkerParts) -> None:
         What the process has.
     """
     settings = parts.settings
+    parts.syncs.fit_into(int(worker.concurrency))
     queues = worker.app.amqp.queues
     # Not the node's name: two workers of one name would answer each other's heartbeats.
     own = f"heartbeat.{uuid4()}"

@@ -1,8 +1,17 @@
-"""What an import says of CVMs."""
+"""What an import says of CVMs, and what a host's list does."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from shared.models.hosts import SealedHost
+    from shared.models.states import PowerState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,3 +40,43 @@ class ImportCounts:
 
     added: int
     updated: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListedVm:
+    """One VM, as a host lists it."""
+
+    vm_uuid: str
+    name: str
+    power_state: PowerState
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostToSync:
+    """A host that is about to be asked for its list."""
+
+    id: UUID
+    reached_by: SealedHost = field(repr=False)
+    asked_at: datetime
+    """The database's time from before the host is asked: what is newer in a row stays."""
+    breaker_is_open: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncCounts:
+    """What one sync did, and how the host stands after it."""
+
+    vms: int
+    """Listed, each once, without those that are no VM of which cvmstop can take note."""
+    updated: int = 0
+    """CVMs whose status changed, or that vanished or came back."""
+    adopted: int = 0
+    """New CVMs."""
+    vanished: int = 0
+    """CVMs that the host lists no more: those of `updated` that were marked now."""
+    unassigned: int = 0
+    """Listed VMs that are no CVM after this."""
+    drifted: int = 0
+    """CVMs of the host that run though their stop has succeeded, whenever that was noticed."""
+    unusable: int = 0
+    """Listed VMs with an id that no VM can have, or one that was there before: passed over."""

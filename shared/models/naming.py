@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 
 from shared.exceptions import InvalidValueError
 
@@ -12,6 +13,9 @@ NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")
 
 CVM_ID = re.compile(r"cvm_[A-Za-z0-9_-]{1,60}")
 """Public ids of CVMs."""
+
+NEW_CVM_ID_BYTES = 10
+"""Random bytes in the ids that cvmstop makes: no two of a billion CVMs have the same."""
 
 VM_UUID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Ids that a VM can have on its host. Source: dstack 0.6.0 refuses any other."""
@@ -25,8 +29,25 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """NUL, which PostgreSQL cannot store, and whatever else would break a line or a terminal."""
 
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What stands for a character that is not allowed (Unicode 16, 3.9)."""
+
 TEXT_LENGTH = 200
 """Most characters of a free text (a CVM's name, what a key is for)."""
+
+
+def new_cvm_id() -> str:
+    """Make a public id for a CVM that has none."""
+    return f"cvm_{secrets.token_hex(NEW_CVM_ID_BYTES)}"
+
+
+def as_text(value: str, *, longest: int = TEXT_LENGTH) -> str:
+    """Make a free text of what somebody else calls a thing: cut, and without what is not allowed.
+
+    Gives an empty text for one of nothing but white space.
+    """
+    cut = value.strip()[:longest]
+    return CONTROL.sub(REPLACEMENT, SURROGATE.sub(REPLACEMENT, cut))
 
 
 def text_problem(value: str, *, longest: int = TEXT_LENGTH) -> str | None:

@@ -10,7 +10,11 @@ from uuid import UUID
 
 from shared.exceptions import InvalidCursorError
 from shared.models.errors import ErrorCode
+from shared.models.naming import CVM_ID
 from shared.models.states import StopState
+
+
+CURSOR_WANTED = "cursor: take it as it is from next_cursor of the page before, or leave it out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +46,41 @@ class Cursor:
                 return cursor
         except (binascii.Error, ValueError):
             pass
-        msg = "cursor: take it as it is from next_cursor of the page before, or leave it out"
-        raise InvalidCursorError(msg)
+        raise InvalidCursorError(CURSOR_WANTED)
+
+
+def encode_cvm_cursor(cvm_id: str) -> str:
+    """Give the text that says: behind this CVM, by id."""
+    return base64.urlsafe_b64encode(cvm_id.encode()).decode().rstrip("=")
+
+
+def decode_cvm_cursor(text: str) -> str:
+    """Read what `encode_cvm_cursor` gave.
+
+    Raises
+    ------
+    InvalidCursorError
+        It is something else.
+    """
+    try:
+        decoded = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+    except (binascii.Error, ValueError):
+        decoded = ""
+    if not CVM_ID.fullmatch(decoded):
+        raise InvalidCursorError(CURSOR_WANTED)
+    return decoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class CvmFilter:
+    """Which CVMs are wanted; everything given must hold."""
+
+    workspace: str | None = None
+    host: str | None = None
+    status: str | None = None
+    drifted: bool | None = None
+    """Whether it runs though its stop has succeeded."""
+    in_progress: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

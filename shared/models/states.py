@@ -52,6 +52,14 @@ class PowerState(StrEnum):
         """Whether a stop has reached its end. `exited` has not: the host may restart it."""
         return self in {PowerState.STOPPED, PowerState.ABSENT}
 
+    @property
+    def is_drift(self) -> bool:
+        """Whether a VM whose stop has succeeded must have been started again to be in it.
+
+        `removing` is no sign of that: stopped VMs are deleted too.
+        """
+        return not self.is_down and self is not PowerState.REMOVING
+
 
 class AttemptOutcome(StrEnum):
     """What one worker's turn with a stop ended in."""

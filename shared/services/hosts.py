@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from shared.exceptions import InvalidValueError, NameTakenError, NotFoundError
 from shared.models.hosts import DEFAULT_CAP, HostCredentials
 from shared.models.naming import require_name, require_text
+from shared.services.access import require_workspace
 from shared.storage import inventory as storage
 
 
@@ -45,7 +46,8 @@ def add_host(
     credentials
         What the host wants to see; None for nothing.
     replace
-        Write everything about a host of that name anew, credentials included.
+        Write everything about a host of that name anew, credentials included; only where its VMs
+        go stays as it is (`set_adoption`).
 
     Raises
     ------
@@ -73,6 +75,21 @@ def add_host(
     ):
         msg = f"there is a host {name} already: give --replace to write everything about it anew"
         raise NameTakenError(msg)
+
+
+def set_adoption(session: Session, name: str, workspace: str | None) -> None:
+    """Say which workspace VMs go to that a host lists and nobody knows; None for none.
+
+    Nothing happens to any VM before the host's next sync.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such host or workspace.
+    """
+    (host,) = require_hosts(session, [name])
+    host.adopts_into = None if workspace is None else require_workspace(session, workspace).id
+    session.flush()
 
 
 def require_hosts(session: Session, names: Collection[str]) -> Sequence[VmHost]:

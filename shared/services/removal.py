@@ -34,6 +34,7 @@ def remove_host(session: Session, name: str) -> None:
     inventory.lock_host(session, host)
     cvms = inventory.count_cvms(session, host.id)
     stops = inventory.count_stops(session, host.id)
+    drifts = inventory.count_drifts(session, host.id)
     if stops:
         msg = (
             f"host {name} was not removed: stops on it stay on record ({stops}), and so does it;"
@@ -44,6 +45,12 @@ def remove_host(session: Session, name: str) -> None:
         msg = (
             f"host {name} was not removed: CVMs on it: {cvms};"
             " remove them, or import them with another host or none, first"
+        )
+        raise RemovalRefusedError(msg)
+    if drifts:
+        msg = (
+            f"host {name} was not removed: it is on record that CVMs ran again on it ({drifts}),"
+            " which is deleted with their stops, and so can the host be"
         )
         raise RemovalRefusedError(msg)
     inventory.delete_host(session, host.id)

@@ -157,7 +157,11 @@ ON CONFLICT (hash_id) DO UPDATE SET
     vm_uuid = excluded.vm_uuid,
     status = excluded.status,
     gpu_rental_order = excluded.gpu_rental_order,
-    updated_at = now()
+    seen_at = CASE WHEN (cvms.vm_host_id, cvms.vm_uuid) IS NOT DISTINCT FROM
+        (excluded.vm_host_id, excluded.vm_uuid) THEN cvms.seen_at END,
+    vanished_at = CASE WHEN (cvms.vm_host_id, cvms.vm_uuid) IS NOT DISTINCT FROM
+        (excluded.vm_host_id, excluded.vm_uuid) THEN cvms.vanished_at END,
+    updated_at = clock_timestamp()
 WHERE (
     cvms.name, cvms.workspace_id, cvms.vm_host_id, cvms.vm_uuid, cvms.status, cvms.gpu_rental_order
 ) IS DISTINCT FROM (

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, delete, func, select, update
+from sqlalchemy import case, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from shared.tables import Cvm, StopTask, VmHost, Workspace
+from shared.storage.cvm_views import COLUMNS, joined
+from shared.tables import Cvm, CvmDrift, StopTask, UnassignedVm, VmHost, Workspace
 
 
 if TYPE_CHECKING:
@@ -38,9 +39,10 @@ def put_host(
 ) -> bool:
     """Add a host, or write all of it anew; False when it is there and may not be replaced.
 
-    A replaced host starts with a closed breaker: what was known was about the old address.
+    A replaced host starts with a closed breaker, and its list is due: what was known was about the
+    old address. Where its VMs go stays as it is.
     """
-    values = {
+    values: dict[str, Any] = {
         "driver": driver,
         "address": address,
         "max_concurrent_stops": cap,
@@ -48,10 +50,14 @@ def put_host(
     }
     query = insert(VmHost).values(name=name, **values)
     if replace:
-        query = query.on_conflict_do_update(
-            index_elements=["name"],
-            set_={**values, "unreachable_count": 0, "breaker_open_until": None, "last_error": None},
-        )
+        anew: dict[str, Any] = {
+            "unreachable_count": 0,
+            "breaker_open_until": None,
+            "last_error": None,
+            "next_sync_at": func.now(),
+            "sync_error": None,
+        }
+        query = query.on_conflict_do_update(index_elements=["name"], set_={**values, **anew})
     else:
         query = query.on_conflict_do_nothing(index_elements=["name"])
     return session.execute(query.returning(VmHost.id)).one_or_none() is not None
@@ -97,8 +103,14 @@ def count_stops(session: Session, host_id: UUID) -> int:
     return session.scalars(select(func.count()).where(StopTask.vm_host_id == host_id)).one()
 
 
+def count_drifts(session: Session, host_id: UUID) -> int:
+    """Count the drifts on record that were noticed on a host."""
+    return session.scalars(select(func.count()).where(CvmDrift.vm_host_id == host_id)).one()
+
+
 def delete_host(session: Session, host_id: UUID) -> None:
-    """Delete a host; PostgreSQL refuses when a CVM or a stop refers to it."""
+    """Delete a host, and what it lists; PostgreSQL refuses when something else refers to it."""
+    session.execute(delete(UnassignedVm).where(UnassignedVm.vm_host_id == host_id))
     session.execute(delete(VmHost).where(VmHost.id == host_id))
 
 
@@ -107,8 +119,9 @@ def list_hosts(session: Session) -> Sequence[RowMapping]:
 
     Gives `name`, `driver`, `address`, `max_concurrent_stops`, `cvms` (how many), `breaker`
     (`closed`, `open`, or `half_open` while one stop at a time is let through to try),
-    `breaker_open_until`, `last_error`, `disabled_at` (None, unless it was taken out), `created_at`.
-    Never credentials.
+    `breaker_open_until`, `last_error`, `disabled_at` (None, unless it was taken out), `adopts_into`
+    (a workspace's name), `synced_at`, `next_sync_at`, `sync_error` and `created_at`; never
+    credentials.
     """
     cvms = select(func.count()).where(Cvm.vm_host_id == VmHost.id).scalar_subquery()
     return (
@@ -123,8 +136,14 @@ def list_hosts(session: Session) -> Sequence[RowMapping]:
                 VmHost.breaker_open_until,
                 VmHost.last_error,
                 VmHost.disabled_at,
+                Workspace.name.label("adopts_into"),
+                VmHost.synced_at,
+                VmHost.next_sync_at,
+                VmHost.sync_error,
                 VmHost.created_at,
-            ).order_by(VmHost.name)
+            )
+            .outerjoin(Workspace, Workspace.id == VmHost.adopts_into)
+            .order_by(VmHost.name)
         )
         .mappings()
         .all()
@@ -164,35 +183,47 @@ def list_cvms(
     workspace: str | None = None,
     status: str | None = None,
     host: str | None = None,
+    drifted: bool = False,
     limit: int | None = None,
 ) -> Sequence[RowMapping]:
-    """Read CVMs by id, narrowed down by names of their workspace and host and by their status.
+    """Read CVMs by id, narrowed down by names of their workspace and host, by status and by drift.
 
-    Gives `id` (the public one), `name`, `workspace`, `host`, `vm_uuid`, `status`, `in_progress`,
-    `gpu_rental_order`, `created_at`, `updated_at`.
+    Gives `shared.storage.cvm_views.COLUMNS`.
     """
-    query = (
-        select(
-            Cvm.hash_id.label("id"),
-            Cvm.name,
-            Workspace.name.label("workspace"),
-            VmHost.name.label("host"),
-            Cvm.vm_uuid,
-            Cvm.status,
-            Cvm.in_progress,
-            Cvm.gpu_rental_order,
-            Cvm.created_at,
-            Cvm.updated_at,
-        )
-        .join(Workspace, Workspace.id == Cvm.workspace_id)
-        .outerjoin(VmHost, VmHost.id == Cvm.vm_host_id)
-        .order_by(Cvm.hash_id)
-        .limit(limit)
-    )
+    query = joined(select(*COLUMNS).select_from(Cvm)).order_by(Cvm.hash_id).limit(limit)
     if workspace is not None:
         query = query.where(Workspace.name == workspace)
     if status is not None:
         query = query.where(Cvm.status == status)
+    if host is not None:
+        query = query.where(VmHost.name == host)
+    if drifted:
+        query = query.where(CvmDrift.id.is_not(None))
+    return session.execute(query).mappings().all()
+
+
+def list_unassigned(session: Session, host: str | None) -> Sequence[RowMapping]:
+    """Read the VMs that are no CVM, by host and name; of one host if named.
+
+    Gives `host`, `vm_uuid`, `name`, `power_state`, `first_seen_at`, `seen_at`.
+    """
+    is_cvm = exists().where(
+        Cvm.vm_host_id == UnassignedVm.vm_host_id, Cvm.vm_uuid == UnassignedVm.vm_uuid
+    )
+    query = (
+        select(
+            VmHost.name.label("host"),
+            UnassignedVm.vm_uuid,
+            UnassignedVm.name,
+            UnassignedVm.power_state,
+            UnassignedVm.first_seen_at,
+            UnassignedVm.seen_at,
+        )
+        .join(VmHost, VmHost.id == UnassignedVm.vm_host_id)
+        # Imported since the host's last sync.
+        .where(~is_cvm)
+        .order_by(VmHost.name, UnassignedVm.name, UnassignedVm.vm_uuid)
+    )
     if host is not None:
         query = query.where(VmHost.name == host)
     return session.execute(query).mappings().all()

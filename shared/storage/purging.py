@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from shared.database import unbounded
-from shared.tables import StopAttempt, StopBatch, StopTask
+from shared.tables import CvmDrift, StopAttempt, StopBatch, StopTask
 
 
 if TYPE_CHECKING:
@@ -72,14 +72,19 @@ _TAKE_OLD = (
     .with_for_update(skip_locked=True)
 )
 
-_STOPS = select(StopTask.batch_id, StopTask.id, StopTask.attempt).where(
-    StopTask.batch_id == any_(_ids("batches"))
+# Locked before their drifts are deleted: a sync that has noticed one of them just now is waited
+# for, and none notices one afterwards.
+_STOPS = (
+    select(StopTask.batch_id, StopTask.id, StopTask.attempt)
+    .where(StopTask.batch_id == any_(_ids("batches")))
+    .with_for_update()
 )
 
 # By ids, never by joins: these are found by their indexes whatever PostgreSQL takes the tables'
 # statistics for.
 _DELETIONS: tuple[Delete, ...] = (
     delete(StopAttempt).where(StopAttempt.stop_task_id == any_(_ids("stops"))),
+    delete(CvmDrift).where(CvmDrift.stop_task_id == any_(_ids("stops"))),
     delete(StopTask).where(StopTask.id == any_(_ids("stops"))),
     delete(StopBatch).where(StopBatch.id == any_(_ids("batches"))),
 )
@@ -88,7 +93,7 @@ _DELETIONS: tuple[Delete, ...] = (
 def delete_oldest(
     connection: Connection, *, older_than: timedelta, limit: int, attempts: int
 ) -> Purged:
-    """Delete the oldest batches that may go, with their stops and attempts.
+    """Delete the oldest batches that may go, with their stops, attempts and drifts.
 
     Parameters
     ----------

@@ -29,14 +29,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from shared.models.decisions import Standing
-from shared.models.states import OPEN_STATES, StopState
+from shared.models.states import OPEN_STATES, PowerState, StopState
 from shared.models.turns import DueStop
 from shared.storage.clock import now
 from shared.storage.compiled import CompiledStatement
 from shared.storage.dispatch import take_next_of_host
 from shared.storage.host_standing import LockedHost
 from shared.storage.stop_states import is_still
-from shared.tables import Cvm, StopAttempt, StopTask, VmHost
+from shared.tables import Cvm, CvmDrift, StopAttempt, StopTask, VmHost
 
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ def _build_decision() -> Select[UUID, str]:
     code = bindparam("code", type_=Text)
     message = bindparam("message", type_=Text)
     seen = bindparam("seen", type_=Text)
+    is_there = bindparam("is_there", type_=Boolean)
+    is_down = bindparam("is_down", type_=Boolean)
     attempt = (
         update(StopAttempt)
         .where(
@@ -130,8 +132,24 @@ def _build_decision() -> Select[UUID, str]:
     cvm = (
         update(Cvm)
         .where(Cvm.id == bindparam("cvm"), or_(closed, seen.is_not(None)))
-        .values(in_progress=not_(closed), status=func.coalesce(seen, Cvm.status), updated_at=now)
+        .values(
+            in_progress=not_(closed),
+            status=func.coalesce(seen, Cvm.status),
+            seen_at=case((is_there, now), else_=Cvm.seen_at),
+            vanished_at=case(
+                (is_there, null()),
+                (seen.is_not(None), func.coalesce(Cvm.vanished_at, now)),
+                else_=Cvm.vanished_at,
+            ),
+            updated_at=now,
+        )
         .cte("cvm")
+    )
+    drift = (
+        update(CvmDrift)
+        .where(CvmDrift.cvm_id == bindparam("cvm"), CvmDrift.ended_at.is_(None), is_down)
+        .values(ended_at=now)
+        .cte("drift")
     )
     stop = (
         update(StopTask)
@@ -156,7 +174,7 @@ def _build_decision() -> Select[UUID, str]:
         )
         .cte("stop")
     )
-    return take_next_of_host().add_cte(attempt, cvm, stop)
+    return take_next_of_host().add_cte(attempt, cvm, drift, stop)
 
 
 _DECISION = CompiledStatement(_build_decision())
@@ -170,7 +188,7 @@ def write_decision(
     *,
     places: int,
 ) -> list[DueStop]:
-    """Write a turn's end: the stop, its attempt, and its CVM, in one statement.
+    """Write a turn's end: the stop, its attempt, its CVM and that one's drift, in one statement.
 
     Parameters
     ----------
@@ -197,6 +215,8 @@ def write_decision(
             "force_stopped": result.force_stopped,
             "ended_in": str(decision.outcome),
             "seen": result.power_state and str(result.power_state),
+            "is_there": result.power_state not in {None, PowerState.ABSENT},
+            "is_down": result.is_down,
             "exchanged": Jsonb([exchange.as_json() for exchange in result.exchanges]),
             "host": stop.host.id,
             "places": places,

@@ -2,20 +2,22 @@
 
 from shared.tables.access import ApiKey, Membership, User, Workspace
 from shared.tables.base import Base
-from shared.tables.inventory import Cvm, VmHost
+from shared.tables.inventory import Cvm, UnassignedVm, VmHost
 from shared.tables.operations import CvmOperation
-from shared.tables.stops import StopAttempt, StopBatch, StopTask
+from shared.tables.stops import CvmDrift, StopAttempt, StopBatch, StopTask
 
 
 __all__ = [
     "ApiKey",
     "Base",
     "Cvm",
+    "CvmDrift",
     "CvmOperation",
     "Membership",
     "StopAttempt",
     "StopBatch",
     "StopTask",
+    "UnassignedVm",
     "User",
     "VmHost",
     "Workspace",

@@ -1,4 +1,4 @@
-"""What there is to stop: VM hosts and the CVMs on them."""
+"""What there is to stop: VM hosts, the CVMs on them, and what their hosts list of VMs."""
 
 from __future__ import annotations
 
@@ -39,6 +39,14 @@ class VmHost(Base):
     """The last unreachable answer, for `cvmstop hosts list`."""
     disabled_at: Mapped[datetime | None]
     """Since when no stop is accepted on it; those that were accepted before go on."""
+    adopts_into: Mapped[UUID | None] = mapped_column(ForeignKey("workspaces.id"))
+    """Where VMs go that the host lists and nobody knows; null lists them as unassigned."""
+    next_sync_at: Mapped[CreatedAt]
+    """When its list of VMs is read next."""
+    synced_at: Mapped[datetime | None]
+    """When the host was asked for the newest list that was written down whole."""
+    sync_error: Mapped[str | None]
+    """Why nothing was written down the last time; null when it was."""
     created_at: Mapped[CreatedAt]
 
 
@@ -69,5 +77,24 @@ class Cvm(Base):
     """True exactly while an operation on the CVM is open (I3)."""
     gpu_rental_order: Mapped[str | None]
     """The GPU rental order that manages the CVM; such a CVM is never stopped from here."""
+    seen_at: Mapped[datetime | None]
+    """When its host listed or reported it last, to some minutes (`SEEN_STEP`)."""
+    vanished_at: Mapped[datetime | None]
+    """Since when its host lists it no more; null while it does, or was never asked."""
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
+
+
+class UnassignedVm(Base):
+    """A VM that a host lists and that is no CVM: nobody has said whose it is."""
+
+    __tablename__ = "unassigned_vms"
+
+    vm_host_id: Mapped[UUID] = mapped_column(ForeignKey("vm_hosts.id"), primary_key=True)
+    vm_uuid: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    power_state: Mapped[str]
+    """A `PowerState`."""
+    first_seen_at: Mapped[CreatedAt]
+    seen_at: Mapped[CreatedAt]
+    """As a CVM's."""

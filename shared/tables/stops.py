@@ -1,4 +1,4 @@
-"""What was asked and what became of it: batches, stop tasks, attempts."""
+"""What was asked and what became of it: batches, stop tasks, attempts, drifts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.models.states import OPEN_STATES, WAITING_STATES, AttemptOutcome, StopState
-from shared.tables.base import VACUUM_OFTEN, Base, CreatedAt, TimeOrderedId
+from shared.tables.base import VACUUM_OFTEN, Base, CreatedAt, RowNumber, TimeOrderedId
 
 
 def _any_of(column: str, values: tuple[str, ...] | type[StopState | AttemptOutcome]) -> str:
@@ -191,3 +191,29 @@ class StopAttempt(Base):
     error_message: Mapped[str | None]
     exchanges: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'"))
     """What was sent to the host and what it answered, in order: `Exchange.as_json` each."""
+
+
+class CvmDrift(Base):
+    """A CVM that was seen running again after its newest stop had succeeded."""
+
+    __tablename__ = "cvm_drifts"
+    __table_args__ = (
+        Index(
+            "uq_cvm_drifts_open", "cvm_id", unique=True, postgresql_where=text("ended_at IS NULL")
+        ),
+        # For deletions of CVMs, stops and hosts, which look for what refers to them.
+        Index(None, "cvm_id"),
+        Index(None, "stop_task_id"),
+        Index(None, "vm_host_id"),
+    )
+
+    id: Mapped[RowNumber]
+    cvm_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("cvms.id"))
+    stop_task_id: Mapped[UUID] = mapped_column(ForeignKey("stop_tasks.id"))
+    """The stop that had succeeded. Who deletes it deletes this too."""
+    vm_host_id: Mapped[UUID] = mapped_column(ForeignKey("vm_hosts.id"))
+    """Where the CVM was seen running."""
+    noticed_at: Mapped[CreatedAt]
+    """When that host was asked for the list."""
+    ended_at: Mapped[datetime | None]
+    """When the CVM was seen down again, or gone."""

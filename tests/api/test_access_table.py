@@ -5,7 +5,7 @@ The routes come from the application: one that is not in the table fails the fir
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -65,6 +65,8 @@ TABLE = {
     "POST /api/v1/cvms/batch-stop": WORKSPACE,
     "PUT /api/v1/cvms/{cvm_id}/operation": ADMINS,
     "DELETE /api/v1/cvms/{cvm_id}/operation": {**ADMINS, "admin_key": 204},
+    "GET /api/v1/cvms": WORKSPACE,
+    "GET /api/v1/cvms/{cvm_id}": OURS,
     "GET /api/v1/batches": WORKSPACE,
     "GET /api/v1/batches/{batch_id}": OURS,
     "GET /api/v1/stop-tasks": WORKSPACE,
@@ -104,6 +106,10 @@ class Accepted:
     stop_task_id: str
     cvm_id: str
 
+    def ids(self) -> dict[str, str]:
+        """Give what stands in paths."""
+        return asdict(self)
+
 
 @pytest.fixture
 def accepted(client: httpx.Client, world: World) -> Accepted:
@@ -133,11 +139,9 @@ def test_the_table_has_every_route(settings: Settings) -> None:
 def test_status(
     anonymous: httpx.Client, world: World, accepted: Accepted, route: str, caller: str
 ) -> None:
-    ids = {
-        "batch_id": accepted.batch_id,
-        "stop_task_id": accepted.stop_task_id,
-        "cvm_id": world.ours[2],
-    }
+    ids = accepted.ids()
+    if "/operation" in route:
+        ids["cvm_id"] = world.ours[2]  # one that no stop is open on
     answer = ask(anonymous, world, caller, route, ids)
     assert answer.status_code == TABLE[route][caller]
     if answer.status_code == 401:
@@ -154,7 +158,7 @@ class TestNothingIsTold:
     def test_a_foreign_thing_is_as_unknown_as_one_that_is_not(
         self, anonymous: httpx.Client, world: World, accepted: Accepted, route: str
     ) -> None:
-        there = {"batch_id": accepted.batch_id, "stop_task_id": accepted.stop_task_id}
+        there = accepted.ids()
         nowhere = {name: str(uuid4()) for name in there}
         answers = []
         for ids in (there, nowhere):

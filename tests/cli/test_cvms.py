@@ -53,6 +53,11 @@ def test_csv_twice(inventory: Cvmstop, tmp_path: Path) -> None:
         "status": "unknown",
         "in_progress": False,
         "gpu_rental_order": None,
+        "seen_at": None,
+        "vanished_at": None,
+        "drift_noticed_at": None,
+        "drift_host": None,
+        "drift_stop_task_id": None,
     }
     assert rows["cvm_3"]["host"] is None
     assert rows["cvm_3"]["gpu_rental_order"] == "order-7"

@@ -35,8 +35,8 @@ def test_add_and_list(cvmstop: Cvmstop, clean: Engine) -> None:
     cvmstop.must("hosts", "add", "b", ADDRESS)
     cvmstop.must("hosts", "add", "a", "unix:/run/vmm.sock", "--cap", "3")
     first, second = cvmstop.must("hosts", "list", "--json").rows()
-    created_at = first.pop("created_at")
-    assert created_at.endswith("Z")
+    for time in ("created_at", "next_sync_at"):
+        assert first.pop(time).endswith("Z")
     assert first == {
         "name": "a",
         "driver": "dstack",
@@ -47,6 +47,9 @@ def test_add_and_list(cvmstop: Cvmstop, clean: Engine) -> None:
         "breaker_open_until": None,
         "last_error": None,
         "disabled_at": None,
+        "adopts_into": None,
+        "synced_at": None,
+        "sync_error": None,
     }
     assert (second["name"], second["max_concurrent_stops"]) == ("b", 8)
     with transaction(clean) as session:

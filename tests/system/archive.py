@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from shared.settings import Settings
     from tests.support.postgresql import PostgresqlServer
 
-ROWS = Rows(cvms=1_000_000, hosts=1_000, workspaces=100, finished=1_000_000, open=5_000)
+ROWS = Rows(
+    cvms=1_000_000, hosts=1_000, workspaces=100, finished=1_000_000, open=5_000, drifted=1_000
+)
 
 
 @dataclass(frozen=True, kw_only=True)

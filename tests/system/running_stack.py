@@ -137,7 +137,8 @@ def started_up(
             [sys.executable, "-m", "cli", "up", "--data-dir", str(root), *options],
             stdout=file,
             stderr=file,
-            env={**os.environ, "CVMSTOP_RESEND_AFTER": "2"},  # lost messages: wait less for them
+            # Lost messages: wait less for them. Syncs: often, whatever else is tried.
+            env={**os.environ, "CVMSTOP_RESEND_AFTER": "2", "CVMSTOP_SYNC_INTERVAL": "2"},
         )
     try:
         eventually(lambda: (root / "stack.json").exists() or process.poll() is not None, timeout=90)

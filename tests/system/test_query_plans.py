@@ -5,6 +5,7 @@ Every statement is caught as the program runs it, planned both ways, and run.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +17,22 @@ from sqlalchemy.orm import Session
 from bench.loading import LARGE_TABLES
 from shared.broker import Broker, make_celery
 from shared.database import driver_of
+from shared.exceptions import NotFoundError
 from shared.models.batches import BatchRequest
 from shared.models.errors import ErrorCode, Fate
-from shared.models.pages import StopFilter
+from shared.models.inventory import ListedVm
+from shared.models.pages import CvmFilter, StopFilter
 from shared.models.states import PowerState, StopState, UserRole
 from shared.models.turns import Failure, Refusal, TurnResult
 from shared.services.authentication import authenticate
 from shared.services.batch_stop import accept_batch, preview_batch
+from shared.services.cvms import find_cvm, page_of_cvms
+from shared.services.inventory_sync import write_list
 from shared.services.operations import clear_operation, put_operation
 from shared.services.stop_records import find_batch, find_stop, list_batches, list_stops
 from shared.services.stops import ClaimedStop, claim_stop, settle_stop
+from shared.storage import sync_schedule
+from shared.storage.cvm_views import LOOKED_THROUGH
 from shared.storage.inventory import find_hosts, read_standings
 from shared.storage.operations import end_expired
 from tests.support.explained import Explained, explaining
@@ -39,6 +46,9 @@ if TYPE_CHECKING:
 
     from shared.settings import Settings
     from tests.support.postgresql import PostgresqlServer
+
+ON_HOST = ROWS.cvms // ROWS.hosts
+"""CVMs of one host."""
 
 A_PAGE = 51
 """Rows that a page of 50 reads."""
@@ -203,6 +213,82 @@ def test_one_stop(archive: Archive, role: UserRole) -> None:
     )
     explained = look(archive, lambda session: find_stop(session, caller, stop))
     require_quick(explained, statements=2, examined=10)
+
+
+@pytest.mark.parametrize("state", [PowerState.RUNNING, PowerState.STOPPED])
+@pytest.mark.parametrize("adopts", [False, True])
+def test_a_sync(archive: Archive, state: PowerState, *, adopts: bool) -> None:
+    """Of a host with a thousand CVMs, of which some have vanished, and as many others."""
+    number = 7
+    host = archive.one(f"id FROM vm_hosts WHERE name = 'host-{number:04d}'")
+    names = [f"vm-{vm}" for vm in range(number, ROWS.cvms, ROWS.hosts)][100:]
+    names += [f"new-{vm}" for vm in range(ON_HOST)]
+    vms = [ListedVm(vm_uuid=name, name=name, power_state=state) for name in names]
+
+    def sync(session: Session) -> None:
+        if adopts:
+            session.execute(
+                text("UPDATE vm_hosts SET adopts_into = :workspace WHERE id = :host"),
+                {"workspace": archive.member.workspace_id, "host": host},
+            )
+        asked_at = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+        counts = write_list(session, host, vms, asked_at=asked_at)
+        assert counts is not None
+        assert counts.vanished > 90
+        assert (counts.adopted, counts.unassigned) == ((1_000, 0) if adopts else (0, 1_000))
+        assert (counts.drifted > 800) == (state is PowerState.RUNNING)
+
+    require_quick(look(archive, sync), statements=6, examined=12 * ON_HOST)
+
+
+def test_a_round_of_syncs(archive: Archive) -> None:
+    def take(session: Session) -> None:
+        due = sync_schedule.take_due(session, every=60.0, limit=100)
+        assert len(due) == 100
+        assert sync_schedule.find_host(session, due[0])
+        asked_at = archive.one("now()")
+        sync_schedule.note_failure(session, due[0], "away", asked_at=asked_at)
+
+    require_quick(look(archive, take), statements=3, examined=0)
+
+
+@pytest.mark.parametrize("role", UserRole)
+def test_one_cvm(archive: Archive, role: UserRole) -> None:
+    caller = archive.admin if role is UserRole.ADMIN else archive.member
+
+    def read(session: Session) -> None:
+        with suppress(NotFoundError):
+            find_cvm(session, caller, A_CVM)
+
+    require_quick(look(archive, read), statements=1, examined=10)
+
+
+CVM_LISTS: dict[str, tuple[CvmFilter, int]] = {
+    "all": (CvmFilter(), 10 * A_PAGE),
+    "workspace": (CvmFilter(workspace="workspace-0001"), 10 * A_PAGE),
+    "no workspace": (CvmFilter(workspace="nowhere"), 10 * A_PAGE),
+    "host": (CvmFilter(host="host-0007"), 4 * ON_HOST),
+    "drifted": (CvmFilter(drifted=True), 6 * ROWS.drifted),
+    "not drifted": (CvmFilter(drifted=False), 6 * LOOKED_THROUGH),
+    "in progress": (CvmFilter(in_progress=True), 6 * LOOKED_THROUGH),
+    "rare status": (CvmFilter(status="absent"), 6 * LOOKED_THROUGH),
+    "status on host": (CvmFilter(status="absent", host="host-0007"), 6 * ON_HOST),
+}
+"""Lists, and how many rows each may look at."""
+
+
+@pytest.mark.parametrize("case", CVM_LISTS)
+@pytest.mark.parametrize("role", UserRole)
+def test_lists_of_cvms(archive: Archive, role: UserRole, case: str) -> None:
+    caller = archive.admin if role is UserRole.ADMIN else archive.member
+    wanted, examined = CVM_LISTS[case]
+
+    def read(session: Session) -> None:
+        page = page_of_cvms(session, caller, wanted, cursor=None, limit=50)
+        if page.next_cursor:
+            page_of_cvms(session, caller, wanted, cursor=page.next_cursor, limit=50)
+
+    require_quick(look(archive, read), statements=1, examined=examined)
 
 
 WAITING = (StopState.SCHEDULED, StopState.CONFIRMING)

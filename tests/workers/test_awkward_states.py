@@ -34,6 +34,7 @@ from tests.workers.drivers.raw_hosts import Peer, RawHost, answering, http_answe
 from tests.workers.test_dispatcher import RecordingBroker
 from workers.dispatcher import run_round
 from workers.drivers.registry import Drivers
+from workers.inventory import HostSyncs
 from workers.parts import WorkerParts
 from workers.stops import work_on_stop
 
@@ -273,12 +274,14 @@ class Line:
             )
             cvm_id = make_cvm(session, workspace, host, vm_uuid=vm_uuid).hash_id
         broker = RecordingBroker()
+        sealer, drivers = Sealer(settings.sealing_keys), Drivers(settings)
         parts = WorkerParts(
             settings=settings,
             engine=self.engine,
             broker=broker,
-            sealer=Sealer(settings.sealing_keys),
-            drivers=Drivers(settings),
+            sealer=sealer,
+            drivers=drivers,
+            syncs=HostSyncs(self.engine, drivers, sealer, settings),
         )
         headers = {"X-API-Key": key}
         with (

@@ -20,7 +20,8 @@ from shared.services.batch_stop import accept_batch
 from shared.services.stop_records import find_batch, find_stop
 from shared.services.stops import ClaimedStop, claim_stop
 from shared.storage.purging import Purged, delete_oldest
-from shared.tables import Cvm, StopAttempt, StopBatch, StopTask
+from shared.tables import Cvm, CvmDrift, StopAttempt, StopBatch, StopTask
+from tests.support.waiting import wait_until
 from workers.purge import purge, run_purge
 
 
@@ -262,3 +263,65 @@ class TestSeveralAtOnce:
             thread.join()
         assert sum(done, Purged()) == Purged(batches=61, stops=40)
         assert left(yard) == (0, 0, 0)
+
+
+class TestDrifts:
+    """What says that a CVM ran again after a stop goes with the stop."""
+
+    def drifted(self, yard: Yard) -> UUID:
+        """Give a batch with stops that were followed by a drift, one open and one ended."""
+        batch = accept(yard, 3)
+        end(yard)
+        alter(
+            yard,
+            "INSERT INTO cvm_drifts (cvm_id, stop_task_id, vm_host_id, ended_at)"
+            " SELECT cvm_id, id, vm_host_id, CASE WHEN n = 2 THEN now() END FROM"
+            " (SELECT *, row_number() OVER () AS n FROM stop_tasks WHERE batch_id = :batch) AS stop"
+            " WHERE n < 3",
+            batch=batch,
+        )
+        return batch
+
+    def drifts(self, yard: Yard) -> int:
+        with transaction(yard.engine) as session:
+            return session.scalars(select(func.count()).select_from(CvmDrift)).one()
+
+    def test_go_with_their_stops(self, yard: Yard) -> None:
+        self.drifted(yard)
+        grow_old(yard)
+        assert run_purge(yard.engine, yard.settings) == Purged(batches=1, stops=3)
+        assert self.drifts(yard) == 0
+
+    def test_of_others_stay(self, yard: Yard) -> None:
+        old = self.drifted(yard)
+        grow_old(yard, batch=old)
+        self.drifted(yard)
+        assert self.drifts(yard) == 4
+        assert run_purge(yard.engine, yard.settings).batches == 1
+        assert self.drifts(yard) == 2
+
+    def test_a_sync_that_is_noticing_one_is_waited_for(self, yard: Yard) -> None:
+        """Its drift is not there yet when the purge begins, and refers to a stop that goes."""
+        accept(yard, 1)
+        end(yard)
+        grow_old(yard)
+        done = []
+        with transaction(yard.engine) as session:
+            session.execute(text("SELECT FROM stop_tasks FOR KEY SHARE"))
+            session.execute(
+                text(
+                    "INSERT INTO cvm_drifts (cvm_id, stop_task_id, vm_host_id)"
+                    " SELECT cvm_id, id, vm_host_id FROM stop_tasks"
+                )
+            )
+            purging = threading.Thread(
+                target=lambda: done.append(run_purge(yard.engine, yard.settings))
+            )
+            purging.start()
+            waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            wait_until(
+                lambda: session.execute(waiting).scalar_one() > 0, what="the purge waits for it"
+            )
+        purging.join(30)
+        assert done == [Purged(batches=1, stops=1)]
+        assert self.drifts(yard) == 0

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import workers.tasks
-from shared.broker import DISPATCH_TASK, HOUSEKEEPING_QUEUE, PURGE_TASK, make_celery
+from shared.broker import DISPATCH_TASK, HOUSEKEEPING_QUEUE, PURGE_TASK, SYNC_DUE_TASK
 from shared.exceptions import DatabaseUnavailableError
 from shared.storage.purging import Purged
 from tests.support.waiting import eventually
 from tests.support.worker_process import running_worker
 from tests.workers.test_purge import accept, grow_old, left
 from workers.app import make_schedule
-from workers.parts import WorkerProcess
-from workers.tasks import PURGE_DATABASE_AWAY, PURGE_UNDER_WAY, register_tasks
+from workers.tasks import PURGE_DATABASE_AWAY, PURGE_UNDER_WAY
 
 
 if TYPE_CHECKING:
@@ -27,17 +25,9 @@ if TYPE_CHECKING:
     from tests.shared.conftest import Yard
 
 
-@pytest.fixture(scope="module")
-def task(settings: Settings) -> Any:
-    """Give the task of a worker whose parts nobody uses.
-
-    Once: Celery gives the tasks of one app to every other one of the process.
-    """
-    app = make_celery(settings)
-    process = WorkerProcess()
-    process._parts = SimpleNamespace(engine=None, settings=settings)  # type: ignore[assignment] # as said
-    register_tasks(app, process)
-    return app.tasks[PURGE_TASK]
+@pytest.fixture
+def task(idle_tasks: Any) -> Any:
+    return idle_tasks[PURGE_TASK]
 
 
 def test_beat_sends_it_to_the_housekeeping_queue(settings: Settings) -> None:
@@ -45,8 +35,9 @@ def test_beat_sends_it_to_the_housekeeping_queue(settings: Settings) -> None:
     assert {name: (each["task"], each["schedule"]) for name, each in schedule.items()} == {
         "dispatch": (DISPATCH_TASK, settings.dispatch_interval),
         "purge": (PURGE_TASK, 60),
+        "sync_due": (SYNC_DUE_TASK, 1),
     }
-    assert [each["options"] for each in schedule.values()] == [{"queue": HOUSEKEEPING_QUEUE}] * 2
+    assert [each["options"] for each in schedule.values()] == [{"queue": HOUSEKEEPING_QUEUE}] * 3
 
 
 def test_it_says_what_it_did(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from tests.support.seeds import make_cvm, make_host, make_workspace
 from tests.support.simulated_host import simulated_host
 from tests.workers.test_dispatcher import RecordingBroker
 from workers.drivers.registry import Drivers
+from workers.inventory import HostSyncs
 from workers.parts import WorkerParts
 from workers.stops import STALE, work_on_stop
 
@@ -38,12 +39,14 @@ TOKEN = "a-token-that-must-not-be-seen"
 @pytest.fixture
 def parts(yard: Yard) -> Iterator[WorkerParts]:
     settings = yard.settings.model_copy(update={"look_seconds": 0.3, "look_interval": 0.02})
+    sealer, drivers = Sealer(settings.sealing_keys), Drivers(settings)
     made = WorkerParts(
         settings=settings,
         engine=yard.engine,
         broker=RecordingBroker(),
-        sealer=Sealer(settings.sealing_keys),
-        drivers=Drivers(settings),
+        sealer=sealer,
+        drivers=drivers,
+        syncs=HostSyncs(yard.engine, drivers, sealer, settings),
     )
     yield made
     made.drivers.close()
