@@ -124,7 +124,7 @@ def list_(*, as_json: AsJson = False) -> None:
     with edge.session() as session:
         rows = list_hosts(session)
     columns = ["name", "driver", "address", "max_concurrent_stops", "cvms", "breaker", "last_error"]
-    columns += ["disabled_at", "adopts_into", "synced_at", "sync_error"]
+    columns += ["adopts_into", "synced_at", "sync_error", "disabled_at"]
     show_rows(rows, columns, as_json=as_json, nothing="there are no hosts")
 
 
