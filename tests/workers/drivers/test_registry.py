@@ -79,7 +79,7 @@ def test_threads_get_the_same_one(drivers: Drivers) -> None:
 @pytest.mark.parametrize(
     ("host", "problem"),
     [
-        (replace(HOST, driver="vmware"), "no driver 'vmware'; there is: dstack"),
+        (replace(HOST, driver="vmware"), "no driver 'vmware'; there is: dstack, libvirt"),
         (replace(HOST, address="127.0.0.1:9080"), "unknown scheme"),
         (replace(HOST, credentials=HostCredentials(token=SecretStr("a\nb"))), "token"),
         (
