@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from tests.support.libvirt_host import LibvirtHost
     from tests.system.libvirt.conftest import Yard
 
-OF_BATCH = (
-    "SELECT stop_tasks.state, error_code, error_message FROM stop_tasks WHERE batch_id = %s"
-)
+OF_BATCH = "SELECT stop_tasks.state, error_code, error_message FROM stop_tasks WHERE batch_id = %s"
 
 
 def states(tasks: Sequence[dict[str, Any]]) -> Counter[str]:
