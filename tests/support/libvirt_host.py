@@ -111,6 +111,17 @@ class LibvirtHost:
         with ThreadPoolExecutor(4) as pool:
             return list(pool.map(start, [str(uuid4()) for _ in range(count)]))
 
+    def start_again(self, uuids: Sequence[str]) -> None:
+        """Start machines that are off, paused."""
+        connection = self.connect()
+        flags = libvirt.VIR_DOMAIN_START_PAUSED
+
+        def start(uuid: str) -> None:
+            connection.lookupByUUIDString(uuid).createWithFlags(flags)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(start, uuids))
+
     def domain(self, uuid: str) -> Any:
         """Give a domain, by a connection of the test's own."""
         return self.connect().lookupByUUIDString(uuid)
@@ -144,6 +155,7 @@ class LibvirtHost:
                 os.kill(pid, signal.SIGKILL)
 
     def _run(self, name: str, *arguments: str) -> None:
+        others = os.getuid() == 0
         with (self.root / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 [name, *arguments],
@@ -156,11 +168,9 @@ class LibvirtHost:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                **(
-                    {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
-                    if os.getuid() == 0
-                    else {}
-                ),
+                user=self._user.pw_uid if others else None,
+                group=self._user.pw_gid if others else None,
+                extra_groups=[] if others else None,
             )
 
     def _answers(self) -> bool:

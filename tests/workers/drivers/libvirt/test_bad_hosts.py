@@ -146,7 +146,7 @@ class TestSilent:
         assert {type(error) for error in errors} == {HostUnreachableError}
         assert len(errors) == 40
         eventually(lambda: driver.hanging_calls == 1)
-        listener.setblocking(False)  # noqa: FBT003 - as the method takes it
+        listener.setblocking(False)
         with pytest.raises(BlockingIOError):
             for _ in range(2):
                 listener.accept()[0].close()

@@ -104,8 +104,8 @@ def test_a_domain_that_is_set_to_restart_is_doubted_longer(
 ) -> None:
     machine.destroy()
     machine.undefine()
-    xml = f"<domain type='test'><name>m</name><memory>8192</memory><os><type>hvm</type></os>{elements}</domain>"
-    domain = hypervisor.defineXML(xml)
+    inside = f"<name>m</name><memory>8192</memory><os><type>hvm</type></os>{elements}"
+    domain = hypervisor.defineXML(f"<domain type='test'>{inside}</domain>")
     assert connect().seconds_of_doubt(domain.UUIDString(), bounds) == seconds
 
 
