@@ -1,7 +1,7 @@
 """Measures how much a libvirt daemon that is stopped (SIGSTOP) delays stops on another host.
 
 `python -m bench.hung_libvirtd` starts a whole stack and two libvirt daemons with 50 real QEMU
-machines each (`make libvirt` installs what that needs). It stops the 50 of the first host alone, and
+machines each (`make libvirt` installs what that needs). It stops the 50 of the first host alone and
 again while the second daemon is stopped and has 50 stops to do. It prints both times, their ratio,
 what the second host's stops wait for, and how long they take once its daemon goes on.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections import Counter
@@ -69,6 +70,17 @@ def test_a_stopped_daemon_holds_only_its_own(
         hung.signal_libvirtd(signal.SIGCONT)
     assert states(yard.stack.wait_until_ended(slow)) == {"succeeded": 50}
     assert not hung.qemu_processes(ill_machines)
+
+
+def test_a_machine_whose_process_died(yard: Yard, hosts: tuple[LibvirtHost, ...]) -> None:
+    """QEMU's driver restarts after a guest's panic, not after its process's end."""
+    host = hosts[0]
+    (machine,) = host.start_machines(1, extra="<on_crash>restart</on_crash>")
+    (pid,) = host.qemu_processes([machine])
+    os.kill(pid, signal.SIGKILL)
+    batch, _ = yard.stack.batch_stop(yard.add_cvms("one", [machine]))
+    assert states(yard.stack.wait_until_ended(batch)) == {"succeeded": 1}
+    assert not host.qemu_processes([machine])
 
 
 def test_a_daemon_killed_in_the_middle(yard: Yard, hosts: tuple[LibvirtHost, ...]) -> None:

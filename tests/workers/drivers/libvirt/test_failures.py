@@ -72,6 +72,15 @@ class MadeUp:
     def ID(self) -> int:  # noqa: N802 - libvirt's name
         return 1
 
+    def isPersistent(self) -> bool:  # noqa: N802 - libvirt's name
+        return True
+
+    def autostart(self) -> bool:
+        return False
+
+    def XMLDesc(self) -> str:  # noqa: N802 - libvirt's name
+        return "<domain/>"
+
     def isAlive(self) -> bool:  # noqa: N802 - libvirt's name
         return self.alive
 
