@@ -180,6 +180,13 @@ class TestSilent:
         assert "libvirt:" not in done.stderr, "libvirt printed for itself"
 
 
+def test_libvirt_prints_nothing(
+    connect: Connect, bounds: CallBounds, capfd: pytest.CaptureFixture[str]
+) -> None:
+    problem(connect("qemu+tcp://127.0.0.1:1/system"), bounds)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_event_loop_is_one_for_the_process() -> None:
     load_library()
     load_library()
