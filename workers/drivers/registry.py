@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from shared.models.errors import ErrorCode
 from workers.drivers.dstack import DstackDriver
 from workers.drivers.errors import FinalHostError
-from workers.drivers.libvirt import LibvirtDriver
+from workers.drivers.libvirt.driver import LibvirtDriver
 
 
 if TYPE_CHECKING:

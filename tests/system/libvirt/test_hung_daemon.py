@@ -16,7 +16,7 @@ from tests.support.compose import ROOT
 from tests.support.libvirt_host import LibvirtHost, libvirt_host
 from tests.support.waiting import eventually
 from workers.drivers.errors import HostSilentError, HostUnreachableError, OutcomeUnknownError
-from workers.drivers.libvirt import LibvirtDriver
+from workers.drivers.libvirt.driver import LibvirtDriver
 from workers.drivers.protocol import CallBounds
 
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PROGRAM = """
 import sys, time
 from shared.models.hosts import HostConnection, HostCredentials
-from workers.drivers.libvirt import LibvirtDriver
+from workers.drivers.libvirt.driver import LibvirtDriver
 from workers.drivers.protocol import CallBounds
 
 host = HostConnection(

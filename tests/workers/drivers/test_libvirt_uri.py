@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.drivers.libvirt_uri import LibvirtUri
+from workers.drivers.libvirt.uri import LibvirtUri
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import SecretStr
 
-import workers.drivers.libvirt
+import workers.drivers.libvirt.driver
 from shared.models.errors import ErrorCode
 from shared.models.hosts import HostConnection, HostCredentials
 from shared.settings import Settings
 from tests.workers.drivers.raw_hosts import RawHost, answering, http_answer
 from workers.drivers.errors import FinalHostError
-from workers.drivers.libvirt_library import load_library
+from workers.drivers.libvirt.library import load_library
 from workers.drivers.registry import Drivers
 
 
@@ -104,7 +104,7 @@ def test_without_the_extra_libvirt_says_what_to_install(
     drivers: Drivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "libvirt", None)  # as if it were not there
-    monkeypatch.setattr(workers.drivers.libvirt, "load_library", load_library.__wrapped__)
+    monkeypatch.setattr(workers.drivers.libvirt.driver, "load_library", load_library.__wrapped__)
     with pytest.raises(FinalHostError, match=r"pip install 'cvmstop\[libvirt\]'") as caught:
         drivers.get(LIBVIRT)
     assert caught.value.code is ErrorCode.BAD_HOST_CONFIGURATION

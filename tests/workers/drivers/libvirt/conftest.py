@@ -10,8 +10,8 @@ import libvirt
 import pytest
 
 from shared.models.hosts import HostConnection, HostCredentials
-from workers.drivers.libvirt import LibvirtDriver
-from workers.drivers.libvirt_library import load_library
+from workers.drivers.libvirt.driver import LibvirtDriver
+from workers.drivers.libvirt.library import load_library
 from workers.drivers.protocol import CallBounds
 
 

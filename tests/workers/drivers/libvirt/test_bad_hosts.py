@@ -17,14 +17,14 @@ import trustme
 from shared.models.errors import ErrorCode
 from tests.support.waiting import eventually
 from workers.drivers.errors import HostError, HostRefusedError, HostUnreachableError
-from workers.drivers.libvirt_library import load_library
+from workers.drivers.libvirt.library import load_library
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.workers.drivers.libvirt.conftest import Connect
-    from workers.drivers.libvirt import LibvirtDriver
+    from workers.drivers.libvirt.driver import LibvirtDriver
     from workers.drivers.protocol import CallBounds
 
 
@@ -156,7 +156,7 @@ class TestSilent:
         program = (
             "import time\n"
             "from shared.models.hosts import HostConnection, HostCredentials\n"
-            "from workers.drivers.libvirt import LibvirtDriver\n"
+            "from workers.drivers.libvirt.driver import LibvirtDriver\n"
             "from workers.drivers.protocol import CallBounds\n"
             f"host = HostConnection(name='h', driver='libvirt', credentials=HostCredentials(),"
             f" address='qemu+tcp://127.0.0.1:{listener.getsockname()[1]}/system')\n"

@@ -8,7 +8,7 @@ import pytest
 from shared.models.errors import ErrorCode
 from shared.models.states import PowerState
 from workers.drivers.errors import FinalHostError, OutOfTimeError
-from workers.drivers.libvirt import SECOND_LOOK
+from workers.drivers.libvirt.driver import SECOND_LOOK
 from workers.drivers.protocol import CallBounds
 
 

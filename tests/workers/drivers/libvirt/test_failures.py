@@ -21,10 +21,10 @@ from workers.drivers.errors import (
     HostUnreachableError,
     OutcomeUnknownError,
 )
-from workers.drivers.libvirt import MOST_GIVEN_UP, LibvirtDriver
-from workers.drivers.libvirt_connections import LibvirtConnections
-from workers.drivers.libvirt_failures import FROM_RPC, Code, explain_open
-from workers.drivers.libvirt_library import LibraryError
+from workers.drivers.libvirt.connections import LibvirtConnections
+from workers.drivers.libvirt.driver import MOST_GIVEN_UP, LibvirtDriver
+from workers.drivers.libvirt.failures import FROM_RPC, Code, explain_open
+from workers.drivers.libvirt.library import LibraryError
 
 
 if TYPE_CHECKING:

@@ -14,14 +14,14 @@ from shared.models.states import PowerState
 from shared.models.turns import Claim
 from shared.settings import Settings
 from tests.workers.drivers.libvirt.test_failures import UUID, MadeUp, driver_on
-from workers.drivers.libvirt import SECOND_LOOK
+from workers.drivers.libvirt.driver import SECOND_LOOK
 from workers.turns import Turn
 
 
 if TYPE_CHECKING:
     from shared.models.turns import TurnResult
     from tests.workers.drivers.libvirt.conftest import Connect
-    from workers.drivers.libvirt import LibvirtDriver
+    from workers.drivers.libvirt.driver import LibvirtDriver
 
 RUNNING, SHUTDOWN, SHUTOFF, CRASHED = ([1, 1], [4, 1], [5, 2], [6, 1])
 

@@ -17,7 +17,7 @@ from workers.drivers.errors import (
     HostUnreachableError,
     OutcomeUnknownError,
 )
-from workers.drivers.libvirt_library import LibraryError
+from workers.drivers.libvirt.library import LibraryError
 
 
 class Code(IntEnum):

@@ -13,7 +13,6 @@ from uuid import UUID
 from shared.models.errors import ErrorCode
 from shared.models.states import PowerState
 from shared.models.turns import Exchange
-from workers.drivers import libvirt_failures as failures
 from workers.drivers.authorization import secret_texts
 from workers.drivers.errors import (
     FinalHostError,
@@ -23,11 +22,12 @@ from workers.drivers.errors import (
     OutcomeUnknownError,
     OutOfTimeError,
 )
-from workers.drivers.libvirt_calls import Call, Threads
-from workers.drivers.libvirt_connections import ConnectingHangsError, LibvirtConnections
-from workers.drivers.libvirt_library import LibraryError, load_library
-from workers.drivers.libvirt_states import NAMES, is_set_to_restart, power_state_of
-from workers.drivers.libvirt_uri import LibvirtUri
+from workers.drivers.libvirt import failures
+from workers.drivers.libvirt.calls import Call, Threads
+from workers.drivers.libvirt.connections import ConnectingHangsError, LibvirtConnections
+from workers.drivers.libvirt.library import LibraryError, load_library
+from workers.drivers.libvirt.states import NAMES, is_set_to_restart, power_state_of
+from workers.drivers.libvirt.uri import LibvirtUri
 from workers.drivers.protocol import HostVersion, HostVm
 from workers.drivers.transcript import Transcriber
 

@@ -10,14 +10,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from workers.drivers.libvirt_calls import GivenUpError
+from workers.drivers.libvirt.calls import GivenUpError
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from workers.drivers.libvirt_calls import Call
-    from workers.drivers.libvirt_library import LibvirtLibrary
+    from workers.drivers.libvirt.calls import Call
+    from workers.drivers.libvirt.library import LibvirtLibrary
 
 MAX_IDLE = 8
 """Connections kept for later: what a host's cap is, unless its operator says otherwise."""

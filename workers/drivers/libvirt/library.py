@@ -19,7 +19,7 @@ from workers.drivers.errors import FinalHostError
 
 
 if TYPE_CHECKING:
-    from workers.drivers.libvirt_uri import LibvirtUri
+    from workers.drivers.libvirt.uri import LibvirtUri
 
 KEEPALIVE_INTERVAL = 5
 """Seconds of silence after which libvirt asks the daemon for a sign of life."""
