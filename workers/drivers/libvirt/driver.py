@@ -6,26 +6,20 @@ Facts of libvirt's QEMU driver are from libvirt `src/qemu/qemu_driver.c` and `qe
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from shared.models.errors import ErrorCode
 from shared.models.states import PowerState
-from shared.models.turns import Exchange
 from workers.drivers.authorization import secret_texts
 from workers.drivers.errors import (
     FinalHostError,
     HostError,
-    HostSilentError,
-    HostUnreachableError,
-    OutcomeUnknownError,
-    OutOfTimeError,
 )
 from workers.drivers.libvirt import failures
-from workers.drivers.libvirt.calls import Call, Threads
-from workers.drivers.libvirt.connections import ConnectingHangsError, LibvirtConnections
-from workers.drivers.libvirt.library import LibraryError, load_library
+from workers.drivers.libvirt.bounded_calls import BoundedCalls, NoDomainError
+from workers.drivers.libvirt.connections import LibvirtConnections
+from workers.drivers.libvirt.library import load_library
 from workers.drivers.libvirt.states import NAMES, is_set_to_restart, power_state_of
 from workers.drivers.libvirt.uri import LibvirtUri
 from workers.drivers.protocol import HostVersion, HostVm
@@ -36,15 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shared.models.hosts import HostConnection, HostCredentials
+    from workers.drivers.libvirt.calls import Call
     from workers.drivers.protocol import CallBounds
 
 Value = TypeVar("Value")
-
-MOST_GIVEN_UP = 16
-"""Calls on one host that were given up and hang still; with so many the host is not asked.
-
-Twice the usual cap: a daemon that falls silent in the middle of work leaves one for each stop.
-"""
 
 SECOND_LOOK = 2.0
 """Seconds after which a domain that was brought down is looked at again. Ours: who starts domains
@@ -96,9 +85,14 @@ class LibvirtDriver:
         self._library = load_library()
         self._credentials = connection.credentials
         self._connections = LibvirtConnections(self._library, self._connect)
-        self._threads = Threads(connection.name, MOST_GIVEN_UP)
-        self._transcriber = Transcriber(secret_texts(connection.credentials, None))
-        self._connect_timeout = connect_timeout
+        self._calls = BoundedCalls(
+            connection.name,
+            self._uri.text,
+            self._library,
+            self._connections,
+            Transcriber(secret_texts(connection.credentials, None)),
+            connect_timeout=connect_timeout,
+        )
         self._query_timeout = query_timeout
         self._stop_timeout = stop_timeout
         self._restart_guard = restart_guard
@@ -106,7 +100,7 @@ class LibvirtDriver:
     @property
     def hanging_calls(self) -> int:
         """How many calls were given up and hang still."""
-        return self._threads.given_up
+        return self._calls.hanging
 
     def power_state(self, vm_uuid: str, bounds: CallBounds) -> PowerState:
         """Ask what state a domain is in; `ABSENT` for one that the host does not know."""
@@ -123,7 +117,7 @@ class LibvirtDriver:
 
         try:
             number, _, is_active = self._ask("virDomainGetState", request, work, show, bounds)
-        except _NoDomainError:
+        except NoDomainError:
             return PowerState.ABSENT
         return power_state_of(number, is_active=is_active)
 
@@ -151,8 +145,10 @@ class LibvirtDriver:
             return "null"
 
         try:
-            self._call("virDomainDestroy", request, work, str, bounds, timeout=self._stop_timeout)
-        except _NoDomainError:
+            self._calls.make(
+                "virDomainDestroy", request, work, str, bounds, timeout=self._stop_timeout
+            )
+        except NoDomainError:
             return
 
     def seconds_of_doubt(self, vm_uuid: str, bounds: CallBounds) -> float:
@@ -172,7 +168,7 @@ class LibvirtDriver:
 
         try:
             restarts = self._ask("virDomainGetXMLDesc", request, work, _show_restarts, bounds)
-        except _NoDomainError:
+        except NoDomainError:
             return SECOND_LOOK
         except HostError:
             return max(SECOND_LOOK, self._restart_guard)  # nothing is known: the longer doubt
@@ -238,115 +234,7 @@ class LibvirtDriver:
         show: Callable[[Value], str],
         bounds: CallBounds,
     ) -> Value:
-        return self._call(method, request, work, show, bounds, timeout=self._query_timeout)
-
-    def _call(
-        self,
-        method: str,
-        request: dict[str, str],
-        work: Callable[[Any, Call], Value],
-        show: Callable[[Value], str],
-        bounds: CallBounds,
-        *,
-        timeout: float,
-    ) -> Value:
-        """Make one call, write down what came of it, and give the answer.
-
-        Parameters
-        ----------
-        work
-            Gets a connection and the call; runs in a thread of its own, and may hang there.
-        show
-            Makes the text of an answer that is kept.
-        timeout
-            Seconds, within the bounds.
-        """
-        what = f"{method} at {self._uri.text}"
-        started = time.monotonic()
-        deadline = min(bounds.deadline, started + timeout)
-        if deadline <= started:
-            msg = f"{what}: not sent, the turn's time was over"
-            raise OutOfTimeError(ErrorCode.HOST_TIMEOUT, msg)
-
-        def record(answer: str) -> None:
-            text = f"{method} {json.dumps(request)}"
-            seconds = time.monotonic() - started
-            bounds.record(Exchange(request=text, answer=answer, seconds=seconds))
-
-        try:
-            value = self._wait_for(what, work, deadline)
-        except _NoDomainError as error:
-            record(error.text)
-            raise
-        except HostError as error:
-            record(error.message)
-            raise
-        record(self._transcriber.clean(show(value)))
-        return value
-
-    def _wait_for(self, what: str, work: Callable[[Any, Call], Value], deadline: float) -> Value:
-        if self._connections.hangs:
-            raise self._hangs(what)
-        if self._threads.is_stuck:
-            msg = f"{what}: not sent, {self._threads.given_up} calls to the host hang already"
-            raise HostUnreachableError(ErrorCode.HOST_TIMEOUT, msg)
-        started = time.monotonic()
-        call = Call()
-        self._threads.start(call, lambda: self._work_on(what, call, work))
-        outcome = call.wait(deadline, self._connect_timeout)
-        if outcome is None:
-            seconds = time.monotonic() - started
-            if call.sent:
-                msg = f"{what}: no answer within {seconds:.1f} s"
-                raise OutcomeUnknownError(ErrorCode.HOST_TIMEOUT, msg)
-            if call.is_connecting:
-                msg = f"{what}: no connection within {seconds:.1f} s"
-                raise HostUnreachableError(ErrorCode.HOST_UNREACHABLE, msg)
-            msg = f"{what}: no answer within {seconds:.1f} s"
-            raise HostSilentError(ErrorCode.HOST_TIMEOUT, msg)
-        if outcome.error is not None:
-            raise outcome.error
-        value: Value = outcome.value
-        return value
-
-    def _work_on(self, what: str, call: Call, work: Callable[[Any, Call], Value]) -> Value:
-        """Do a call's work on a connection; in its thread. What leaves it holds no connection."""
-        while True:
-            try:
-                connection, was_kept = self._connections.take(call)
-            except LibraryError as error:
-                text = self._transcriber.clean(error.message)
-                raise failures.explain_open(what, error, text) from None
-            except ConnectingHangsError:
-                raise self._hangs(what) from None
-            try:
-                return work(connection, call)
-            except self._library.error as error:
-                plain = self._library.plain(error)
-                text = self._transcriber.clean(plain.message)
-                lost = not self._library.is_alive(connection)
-            finally:
-                self._connections.give_back(connection)
-                del connection
-            if not lost:
-                if plain.code == failures.Code.NO_DOMAIN:
-                    raise _NoDomainError(text)
-                raise failures.explain_answer(what, plain, text)
-            # A daemon that was started again has closed the connections that were kept.
-            if call.sent or not was_kept:
-                raise failures.explain_lost(what, text, sent=call.sent)
-
-    def _hangs(self, what: str) -> HostError:
-        msg = f"{what}: not sent, the host takes connections and says nothing; one hangs still"
-        return HostUnreachableError(ErrorCode.HOST_UNREACHABLE, msg)
-
-
-class _NoDomainError(Exception):
-    """The host does not know the domain."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
+        return self._calls.make(method, request, work, show, bounds, timeout=self._query_timeout)
 
 
 def _check_credentials(credentials: HostCredentials) -> None:

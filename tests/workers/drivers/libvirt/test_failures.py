@@ -21,8 +21,9 @@ from workers.drivers.errors import (
     HostUnreachableError,
     OutcomeUnknownError,
 )
+from workers.drivers.libvirt.bounded_calls import MOST_GIVEN_UP
 from workers.drivers.libvirt.connections import LibvirtConnections
-from workers.drivers.libvirt.driver import MOST_GIVEN_UP, LibvirtDriver
+from workers.drivers.libvirt.driver import LibvirtDriver
 from workers.drivers.libvirt.failures import FROM_RPC, Code, explain_open
 from workers.drivers.libvirt.library import LibraryError
 
@@ -98,7 +99,8 @@ class MadeUp:
 def driver_on(connect: Connect, *connections: MadeUp, **timeouts: float) -> LibvirtDriver:
     driver = connect(**timeouts)
     left = iter(connections)
-    driver._connections = LibvirtConnections(driver._library, lambda: next(left))
+    made_up = LibvirtConnections(driver._library, lambda: next(left))
+    driver._connections = driver._calls._connections = made_up
     return driver
 
 
@@ -243,7 +245,8 @@ def test_a_password_that_is_sent_back_is_hidden(connect: Connect, bounds: CallBo
     def refuse() -> Any:
         raise LibraryError(Code.AUTH_FAILED, FROM_RPC, "wrong: hunter-two")
 
-    driver._connections = LibvirtConnections(driver._library, refuse)
+    refusing = LibvirtConnections(driver._library, refuse)
+    driver._connections = driver._calls._connections = refusing
     with pytest.raises(FinalHostError) as caught:
         driver.ping(bounds)
     assert "hunter-two" not in caught.value.message
