@@ -105,7 +105,7 @@ def test_without_the_extra_libvirt_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "libvirt", None)  # as if it were not there
     monkeypatch.setattr(workers.drivers.libvirt.driver, "load_library", load_library.__wrapped__)
-    with pytest.raises(FinalHostError, match=r"pip install 'cvmstop\[libvirt\]'") as caught:
+    with pytest.raises(FinalHostError, match="pip install -r requirements-libvirt") as caught:
         drivers.get(LIBVIRT)
     assert caught.value.code is ErrorCode.BAD_HOST_CONFIGURATION
 

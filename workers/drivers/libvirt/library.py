@@ -30,7 +30,7 @@ calls that were given up; that turns end in time does not rest on it."""
 
 NOT_INSTALLED = (
     "the libvirt driver needs the Python package libvirt-python, which is not installed here:"
-    " pip install 'cvmstop[libvirt]' (it is built against libvirt's headers, libvirt-dev)"
+    " pip install -r requirements-libvirt.txt (it is built against libvirt's headers, libvirt-dev)"
 )
 
 
