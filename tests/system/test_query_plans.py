@@ -180,10 +180,12 @@ def test_operations_of_others(archive: Archive) -> None:
 
 
 def test_standings_of_all_hosts(archive: Archive) -> None:
+    still_open = archive.one("count(*) FROM stop_tasks WHERE finished_at IS NULL")
+
     def read(session: Session) -> None:
         hosts = [host.id for host in find_hosts(session, None)]
         standings = read_standings(session, hosts)
-        assert sum(standing["stops_open"] for standing in standings.values()) == ROWS.open
+        assert sum(standing["stops_open"] for standing in standings.values()) == still_open
 
     require_quick(look(archive, read), statements=2, examined=2 * ROWS.open)
 
