@@ -113,7 +113,7 @@ def unassigned(
     with edge.session() as session:
         rows = list_unassigned(session, host)
     columns = ["host", "vm_uuid", "name", "power_state", "first_seen_at", "seen_at"]
-    show_rows(rows, columns, as_json=as_json, nothing="there are no VMs that are no CVM")
+    show_rows(rows, columns, as_json=as_json, nothing="no host lists a VM that is not a CVM")
 
 
 @app.command()

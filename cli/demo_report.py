@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -171,6 +172,8 @@ def _killed(journal: Path) -> Iterator[str]:
 
 
 def _commands(facts: StackFacts, logs: Path, examples: Sequence[Task]) -> Iterator[str]:
+    if (activate := Path(sys.executable).with_name("activate")).is_file():
+        yield f". {activate}"
     yield f"export CVMSTOP_API_URL={facts.api_url} CVMSTOP_API_KEY={facts.admin_key}"
     yield f"{program()} failures list"
     for task in examples[:1]:

@@ -37,11 +37,17 @@ def add(  # noqa: PLR0913 - one parameter for each option
     ],
     *,
     driver: Annotated[
-        str, typer.Option(metavar="NAME", help="What the host speaks: dstack or libvirt.")
-    ] = "dstack",
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What the host speaks, dstack or libvirt; the address tells it."
+        ),
+    ] = None,
     cap: Annotated[
-        int, typer.Option(min=1, max=1000, metavar="N", help="Stops on it at once, at most.")
-    ] = DEFAULT_CAP,
+        int | None,
+        typer.Option(
+            min=1, max=1000, metavar="N", help=f"Stops on it at once, at most ({DEFAULT_CAP})."
+        ),
+    ] = None,
     token_env: Variable = None,
     token_file: File = None,
     username: Annotated[
@@ -64,7 +70,10 @@ def add(  # noqa: PLR0913 - one parameter for each option
     ] = None,
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="Write all of a known host anew, credentials included."),
+        typer.Option(
+            "--replace",
+            help="Write address and credentials of a known host anew; its cap stays if not given.",
+        ),
     ] = False,
 ) -> None:
     """Add a VM host. Nothing is sent to it: `cvmstop hosts check` does that.
@@ -76,8 +85,9 @@ def add(  # noqa: PLR0913 - one parameter for each option
     from shared.services.hosts import add_host, set_adoption
     from shared.settings import Settings
     from workers.drivers.errors import HostError
-    from workers.drivers.registry import Drivers
+    from workers.drivers.registry import Drivers, driver_for
 
+    driver = driver or driver_for(address)
     if [token_file, password_file, ca_file, client_cert, client_key].count(STDIN) > 1:
         msg = "only one thing can come from standard input"
         raise typer.BadParameter(msg)
@@ -118,7 +128,7 @@ def add(  # noqa: PLR0913 - one parameter for each option
         )
         if adopt_into is not None:
             set_adoption(session, name, adopt_into)
-    typer.echo(f"host {name} is written down")
+    typer.echo(f"host {name} is {'replaced' if replace else 'added'}, with the driver {driver}")
     _tell_assumed_port(address)
 
 
@@ -214,7 +224,7 @@ def adopt(
     with edge.session() as session:
         set_adoption(session, name, workspace)
     what = "are listed as unassigned" if none else f"go to workspace {workspace}"
-    typer.echo(f"unknown VMs of host {name} {what}")
+    typer.echo(f"from its next sync on, unknown VMs of host {name} {what}")
 
 
 @app.command()

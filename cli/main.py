@@ -34,7 +34,7 @@ COMMANDS = {
     "demo": Place("cli.demo", "demo", "Start a stack, stop 150 CVMs, show what failed and why."),
     "up": Place("cli.up", "up", "Start the whole stack on this machine and keep it up."),
     "migrate": Place("cli.migrate", "migrate", "Bring the database's schema to this version."),
-    "hosts": Place("cli.hosts", "app", "VM hosts: add, list, check, sync, adopt, remove."),
+    "hosts": Place("cli.hosts", "app", "VM hosts: add, list, check, sync, adopt, disable, remove."),
     "workspaces": Place("cli.workspaces", "app", "Workspaces: create, list, revoke their keys."),
     "users": Place("cli.users", "app", "Users: create, list, revoke, put into workspaces."),
     "keys": Place("cli.keys", "app", "API keys: create, list, revoke; keys that seal."),

@@ -72,7 +72,7 @@ class BrokerSettings(EnvironmentSettings):
     """`redis://[:password@]host:port/db` (Redis or Valkey, 6.2 or newer) or `amqp://…`."""
 
     broker_timeout: float = Field(default=0.5, gt=0, le=5)
-    """Longest wait for one network step of a send, connect and answer each (I7: about a second)."""
+    """Longest wait for one network step of a send, connect and answer each; a request waits."""
 
     dispatch_interval: float = Field(default=1.0, gt=0)
     """How often the dispatcher looks for stops that are due."""

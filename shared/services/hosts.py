@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shared.exceptions import InvalidValueError, NameTakenError, NotFoundError
-from shared.models.hosts import DEFAULT_CAP, HostCredentials
+from shared.models.hosts import HostCredentials
 from shared.models.naming import require_name, require_text
 from shared.services.access import require_workspace
 from shared.storage import inventory as storage
@@ -27,7 +27,7 @@ def add_host(
     name: str,
     address: str,
     driver: str = "dstack",
-    cap: int = DEFAULT_CAP,
+    cap: int | None = None,
     credentials: HostCredentials | None = None,
     replace: bool = False,
 ) -> None:
@@ -42,12 +42,12 @@ def add_host(
     name, address, driver
         The address must be one that the driver can read; this is not checked here.
     cap
-        How many stops may run on the host at once.
+        How many stops may run on the host at once; None for `DEFAULT_CAP`, or what it was.
     credentials
         What the host wants to see; None for nothing.
     replace
-        Write everything about a host of that name anew, credentials included; only where its VMs
-        go stays as it is (`set_adoption`).
+        Write address, driver and credentials of a host of that name anew; its cap stays when none
+        is given, and so does where its VMs go (`set_adoption`).
 
     Raises
     ------
@@ -58,7 +58,7 @@ def add_host(
     """
     require_name(name, "host")
     require_text(address, "the address")
-    if cap < 1:
+    if cap is not None and cap < 1:
         msg = "a host's cap is at least 1"
         raise InvalidValueError(msg)
     sealed = None
@@ -73,7 +73,7 @@ def add_host(
         sealed_credentials=sealed,
         replace=replace,
     ):
-        msg = f"there is a host {name} already: give --replace to write everything about it anew"
+        msg = f"there is a host {name} already: give --replace to write what it is like anew"
         raise NameTakenError(msg)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import case, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from shared.models.hosts import DEFAULT_CAP
 from shared.storage.cvm_views import COLUMNS, joined
 from shared.tables import Cvm, CvmDrift, StopTask, UnassignedVm, VmHost, Workspace
 
@@ -33,22 +34,21 @@ def put_host(
     name: str,
     driver: str,
     address: str,
-    cap: int,
+    cap: int | None,
     sealed_credentials: bytes | None,
     replace: bool,
 ) -> bool:
     """Add a host, or write all of it anew; False when it is there and may not be replaced.
 
     A replaced host starts with a closed breaker, and its list is due: what was known was about the
-    old address. Where its VMs go stays as it is.
+    old address. Where its VMs go stays as it is, and so does a cap that is not given.
     """
     values: dict[str, Any] = {
         "driver": driver,
         "address": address,
-        "max_concurrent_stops": cap,
         "sealed_credentials": sealed_credentials,
     }
-    query = insert(VmHost).values(name=name, **values)
+    query = insert(VmHost).values(name=name, max_concurrent_stops=cap or DEFAULT_CAP, **values)
     if replace:
         anew: dict[str, Any] = {
             "unreachable_count": 0,
@@ -57,6 +57,8 @@ def put_host(
             "next_sync_at": func.now(),
             "sync_error": None,
         }
+        if cap is not None:
+            anew["max_concurrent_stops"] = cap
         query = query.on_conflict_do_update(index_elements=["name"], set_={**values, **anew})
     else:
         query = query.on_conflict_do_nothing(index_elements=["name"])

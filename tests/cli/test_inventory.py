@@ -66,7 +66,7 @@ def test_unknown_vms_are_shown_and_then_adopted(cvmstop: Cvmstop, node: Simulate
     assert "running" in table
     assert table.count("guest") == 3
     told = cvmstop.must("hosts", "adopt", "node", "blue").out
-    assert told == "unknown VMs of host node go to workspace blue\n"
+    assert told == "from its next sync on, unknown VMs of host node go to workspace blue\n"
     (listed,) = cvmstop.must("hosts", "list", "--json").rows()
     assert listed["adopts_into"] == "blue"
     assert listed["synced_at"]

@@ -9,6 +9,7 @@ from shared.models.errors import ErrorCode
 from workers.drivers.dstack import DstackDriver
 from workers.drivers.errors import FinalHostError
 from workers.drivers.libvirt.driver import LibvirtDriver
+from workers.drivers.libvirt.uri import HYPERVISORS
 
 
 if TYPE_CHECKING:
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from shared.models.hosts import HostConnection
     from shared.settings import Settings
     from workers.drivers.protocol import Driver
+
+
+def driver_for(address: str) -> str:
+    """Say which driver an address is for: libvirt where it is a libvirt URI, else dstack."""
+    hypervisor = address.partition("://")[0].partition("+")[0]
+    return "libvirt" if hypervisor in HYPERVISORS else "dstack"
 
 
 class Drivers:

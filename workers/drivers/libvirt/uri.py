@@ -11,6 +11,25 @@ from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
 
+HYPERVISORS = frozenset(
+    {
+        "bhyve",
+        "ch",
+        "esx",
+        "gsx",
+        "hyperv",
+        "lxc",
+        "openvz",
+        "qemu",
+        "test",
+        "vbox",
+        "vpx",
+        "vz",
+        "xen",
+    }
+)
+"""What URIs of libvirt's begin with (`docs/drivers.rst`)."""
+
 SCHEME = re.compile(r"[a-z][a-z0-9]*(\+[a-z0-9]+)?")
 """A hypervisor's driver, and how to reach it."""
 
