@@ -8,6 +8,7 @@ from shared.models.actions import CancelAnswer, NotDone, Obstacle
 from shared.models.states import OPEN_STATES, StopState
 from shared.services.stop_access import require_batch, require_stop
 from shared.storage import canceling as storage
+from shared.storage.stop_records import find_in_states
 
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def cancel_batch(session: Session, caller: Caller, batch_id: UUID) -> CancelAnsw
         There is none of that id that the caller may see.
     """
     require_batch(session, caller, batch_id)
-    return _cancel(session, storage.open_of(session, batch_id))
+    return _cancel(session, find_in_states(session, batch_id, *OPEN_STATES))
 
 
 def _cancel(session: Session, stop_task_ids: Sequence[UUID]) -> CancelAnswer:

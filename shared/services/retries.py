@@ -15,7 +15,8 @@ from shared.models.batches import BatchAnswer, BatchRequest, RefusedCvm
 from shared.models.states import StopState
 from shared.services.stop_access import require_batch, require_stop
 from shared.storage.batches import Retries, add_batch
-from shared.storage.retries import failed_of, lock_for_retry
+from shared.storage.retries import lock_for_retry
+from shared.storage.stop_records import find_in_states
 
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def retry_batch(
         There is none of that id that the caller may see.
     """
     require_batch(session, caller, batch_id)
-    failed = failed_of(session, batch_id)
+    failed = find_in_states(session, batch_id, StopState.FAILED)
     return _retry(session, caller, batch_id, failed, request_id=request_id, settings=settings)
 
 

@@ -35,13 +35,6 @@ class StandingStop(NamedTuple):
     was_force_stopped: bool
 
 
-def open_of(session: Session, batch_id: UUID) -> Sequence[UUID]:
-    """Give the stops of a batch that have not ended."""
-    return session.scalars(
-        select(StopTask.id).where(StopTask.batch_id == batch_id, StopTask.finished_at.is_(None))
-    ).all()
-
-
 def cancel(session: Session, stop_task_ids: Sequence[UUID]) -> set[UUID]:
     """Cancel those that wait for a worker and whose host took no force stop; gives which.
 

@@ -8,7 +8,6 @@ from uuid import UUID
 from sqlalchemy import func, select, true
 from sqlalchemy.orm import aliased
 
-from shared.models.states import StopState
 from shared.tables import Cvm, StopTask, VmHost
 
 
@@ -33,13 +32,6 @@ class EndedStop(NamedTuple):
     host_is_disabled: bool
     newest_state: str
     """Of the CVM's newest stop, which may be this one."""
-
-
-def failed_of(session: Session, batch_id: UUID) -> Sequence[UUID]:
-    """Give the failed stops of a batch."""
-    return session.scalars(
-        select(StopTask.id).where(StopTask.batch_id == batch_id, StopTask.state == StopState.FAILED)
-    ).all()
 
 
 def lock_for_retry(session: Session, stop_task_ids: Sequence[UUID]) -> list[EndedStop]:
