@@ -16,6 +16,7 @@ from shared.models.states import OPEN_STATES
 from shared.services.hosts import set_disabled
 from shared.services.stops import ClaimedStop, claim_stop
 from shared.storage.operations import end_operation, lock_cvm, put_operation
+from shared.storage.purging import delete_oldest
 from shared.tables import Cvm, StopAttempt, StopBatch, StopTask, Workspace
 from tests.support.seeds import make_caller, make_host
 
@@ -251,6 +252,20 @@ class TestRetry:
         assert sum(answer["retried"] for answer in answers) == 20
         assert sum(answer["total"] for answer in answers) == 160
         check_in_progress(clean)
+
+    def test_what_was_before_is_purged_first(
+        self, client: httpx.Client, world: World, clean: Engine
+    ) -> None:
+        """The retry stays, open, and leads to nothing that is gone."""
+        before = stop(client, world.ours[0])
+        end(clean, before)
+        new = act(client, f"batches/{before['id']}/retry")["batch_id"]
+        with clean.begin() as connection:
+            purged = delete_oldest(connection, older_than=timedelta(0), limit=9, attempts=9)
+        assert (purged.batches, purged.stops) == (1, 1)
+        assert client.get(f"/api/v1/batches/{before['id']}").status_code == 404
+        (task,) = read(client, f"/api/v1/batches/{new}")["tasks"]
+        assert (task["state"], task["retry_of"]) == ("scheduled", None)
 
     def test_an_operation_of_others(
         self, client: httpx.Client, world: World, clean: Engine
