@@ -81,6 +81,11 @@ BODY_REFUSED: Answers = {
 ADMIN_ONLY: Answers = {403: {"model": Refusal, "description": "The key is not an admin's"}}
 """Of every route for admins."""
 
+AN_ADMINS_STOP: Answers = {
+    403: {"model": Refusal, "description": "An admin asked for the stop, and the key is none's"}
+}
+"""Of every route that acts on one stop."""
+
 UNKNOWN_CVM: Answers = {404: {"model": Refusal, "description": "There is no CVM of that id"}}
 """Of every route for admins that is about one CVM."""
 

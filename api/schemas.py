@@ -140,6 +140,8 @@ class StopTaskView(BaseModel):
     host: str
     workspace: str
     request_id: str
+    retry_of: UUID | None = Field(description="The stop task that this one tries again")
+    retried_by: UUID | None = Field(description="The newest stop task that tries this one again")
     state: StopState
     attempts: int = Field(description="How often a worker has claimed it")
     accepted_at: datetime
@@ -227,6 +229,7 @@ class BatchView(BaseModel):
     workspace: str
     user: str
     request_id: str
+    retry_of: UUID | None = Field(description="The batch whose stops it tries again")
     accepted_at: datetime
     total: int
     stopped: int

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
 from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 
@@ -24,14 +27,36 @@ KEY_VARIABLE = "CVMSTOP_API_KEY"
 TIMEOUT = 10.0
 """Longest wait for one network step, in seconds."""
 
+REPEAT_INTERVAL = 1.0
+"""Seconds between two tries, where the API does not say how long to wait."""
+
+BATCH_STOP = "/api/v1/cvms/batch-stop"
+
 LARGEST_PAGE = 500
 """Most rows that the API gives at once."""
 
 
 class ApiRequestError(CvmstopError):
-    """The API cannot be reached, or does not do what it was asked for."""
+    """The API cannot be reached, or does not do what it was asked for.
+
+    Parameters
+    ----------
+    message
+        One line for a person.
+    status
+        Of the answer; None if there was none.
+    retry_after
+        Seconds to wait before it is worth asking again.
+    """
 
     slug = "api_request"
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float = REPEAT_INTERVAL
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
 
 
 class ApiClient:
@@ -47,6 +72,8 @@ class ApiClient:
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url.rstrip("/")
+        self.patience = 0.0
+        """Seconds for which an API that is away or refuses for a while is asked again."""
         try:
             self._client = httpx.Client(
                 base_url=self._url, headers={"X-API-Key": key}, timeout=TIMEOUT, trust_env=False
@@ -96,12 +123,36 @@ class ApiClient:
         ApiRequestError
             The API did not accept it.
         """
-        answer = self._send("POST", "/api/v1/cvms/batch-stop", json={"cvm_ids": list(cvm_ids)})
-        return answer.headers["X-Batch-Id"], cast("dict[str, Any]", answer.json())
+        # With a key of its own it may be sent again, should the answer not come.
+        answer = self._send(
+            "POST",
+            BATCH_STOP,
+            json={"cvm_ids": list(cvm_ids)},
+            headers={"Idempotency-Key": str(uuid4())},
+        )
+        return answer.headers.get("X-Batch-Id", ""), self._json(answer)
+
+    def preview(self, cvm_ids: Sequence[str]) -> dict[str, Any]:
+        """Ask what a batch stop would be answered; raises what `batch_stop` raises."""
+        body = {"cvm_ids": list(cvm_ids)}
+        return self._json(self._send("POST", BATCH_STOP, json=body, params={"dry_run": "true"}))
+
+    def act(self, things: str, thing_id: str, action: str) -> dict[str, Any]:
+        """Retry or cancel one of `batches` or `stop-tasks`; raises what `batch_stop` raises."""
+        path = f"/api/v1/{things}/{quote(thing_id, safe='')}/{action}"
+        return self._json(self._send("POST", path, may_repeat=False))
+
+    def cvms(self, wanted: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:
+        """Read all CVMs with some filters, by id; raises what `batch_stop` raises."""
+        return self._pages("/api/v1/cvms", wanted, None)
+
+    def batches(self, limit: int) -> Iterator[dict[str, Any]]:
+        """Read batches, the newest first; raises what `batch_stop` raises."""
+        return self._pages("/api/v1/batches", {}, limit)
 
     def batch(self, batch_id: str) -> dict[str, Any]:
         """Read a batch with its stop tasks; raises what `batch_stop` raises."""
-        return self._get(f"/api/v1/batches/{batch_id}")
+        return self._get(f"/api/v1/batches/{quote(batch_id, safe='')}")
 
     def stop_task(self, stop_task_id: str) -> dict[str, Any]:
         """Read a stop task with everything that was tried; raises what `batch_stop` raises."""
@@ -117,26 +168,50 @@ class ApiClient:
         limit
             How many at most, over as many pages as that takes.
         """
+        return self._pages("/api/v1/stop-tasks", wanted, limit)
+
+    def _pages(
+        self, path: str, wanted: Mapping[str, str | None], limit: int | None
+    ) -> Iterator[dict[str, Any]]:
+        """Read a list page by page; a page may be short, or empty, and not be the last one."""
         filters = {name: value for name, value in wanted.items() if value is not None}
         cursor: dict[str, str] = {}
-        while limit > 0:
-            size = {"limit": str(min(limit, LARGEST_PAGE))}
-            page = self._get("/api/v1/stop-tasks", {**filters, **size, **cursor})
+        left = sys.maxsize if limit is None else limit
+        while left > 0:
+            size = {"limit": str(min(left, LARGEST_PAGE))}
+            page = self._get(path, {**filters, **size, **cursor})
             yield from page["items"]
-            limit -= len(page["items"])
+            left -= len(page["items"])
             if page["next_cursor"] is None:
                 return
             cursor = {"cursor": page["next_cursor"]}
 
     def _get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
-        answer = self._send("GET", path, params=params)
+        return self._json(self._send("GET", path, params=params))
+
+    def _json(self, answer: httpx.Response) -> dict[str, Any]:
         try:
             return cast("dict[str, Any]", answer.json())
         except ValueError:
             msg = f"{self._url} does not answer like cvmstop's API: is {URL_VARIABLE} right?"
             raise ApiRequestError(msg) from None
 
-    def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
+    def _send(
+        self, method: str, path: str, *, may_repeat: bool = True, **content: Any
+    ) -> httpx.Response:
+        until = time.monotonic() + self.patience
+        while True:
+            try:
+                return self._send_once(method, path, **content)
+            except ApiRequestError as error:
+                # 429: nothing was done. All else is repeated only if doing it twice is no harm.
+                is_passing = error.status == 429 or (may_repeat and error.status in {None, 503})
+                pause = error.retry_after
+                if not is_passing or until - time.monotonic() <= pause:
+                    raise
+            time.sleep(pause)
+
+    def _send_once(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:
             answer = self._client.request(method, path, **content)
         except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -151,7 +226,14 @@ class ApiClient:
             msg = f"the API does not know the key in {KEY_VARIABLE}, or it is not valid any more"
         else:
             msg = f"the API answered {answer.status_code}: {_detail(answer)}"
-        raise ApiRequestError(msg)
+        raise ApiRequestError(
+            msg, status=answer.status_code, retry_after=_retry_after(answer.headers)
+        )
+
+
+def _retry_after(headers: httpx.Headers) -> float:
+    text = headers.get("Retry-After", "")
+    return float(text) if text.isdecimal() else REPEAT_INTERVAL
 
 
 def _detail(answer: httpx.Response) -> str:

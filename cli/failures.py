@@ -101,6 +101,54 @@ def show(
         typer.echo(line)
 
 
+@app.command()
+def retry(
+    stop_task_ids: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Of stops that failed or were canceled.")
+    ],
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Until each new stop has ended.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Try stops again: each a new stop, in a new batch. What failed stays on record.
+
+    `cvmstop batches retry` takes all that failed of a batch. Exit status 0: all were accepted, and
+    with --wait all are down.
+    """
+    from cli.api_client import ApiClient, ApiRequestError
+    from cli.outcomes import all_succeeded, show_not_done, show_outcome, wait_for_outcome
+
+    report: dict[str, Any] = {"total": 0, "retried": 0, "not_retried": [], "batches": []}
+    problems = []
+    with ApiClient.from_environment() as client:
+        for stop_task_id in dict.fromkeys(stop_task_ids):
+            try:
+                answer = client.act("stop-tasks", stop_task_id, "retry")
+            except ApiRequestError as error:
+                if error.status not in {403, 404, 422}:
+                    raise
+                problems.append({"stop_task_id": stop_task_id, "problem": str(error)})
+                typer.echo(f"cvmstop: not retried: {stop_task_id}: {error}", err=True)
+                continue
+            for name in ("total", "retried", "not_retried"):
+                report[name] += answer[name]
+            report["batches"] += [answer["batch_id"]] if answer["batch_id"] else []
+        report["problems"] = problems
+        is_good = not problems and not report["not_retried"]
+        if not as_json:
+            typer.echo(f"retried {report['retried']} of {len(set(stop_task_ids))}")
+            show_not_done(report["not_retried"], "retried")
+        if wait:
+            outcome = report["outcome"] = wait_for_outcome(client, report["batches"])
+            is_good &= all_succeeded(outcome)
+            if not as_json:
+                show_outcome(outcome)
+    if as_json:
+        typer.echo(as_json_text(report))
+    if not is_good:
+        raise typer.Exit(1)
+
+
 def _with_times(row: dict[str, Any]) -> dict[str, Any]:
     """Give a row for a table: times to the second."""
     finished = row["finished_at"]
@@ -123,6 +171,10 @@ def _describe(found: dict[str, Any], width: int) -> Iterator[str]:
     yield f"CVM        {found['cvm_id']} of {found['workspace']}"
     yield f"VM         {found['vm_uuid']} on {found['host']}"
     yield f"accepted   {_time(found['accepted_at'])}"
+    if found["retry_of"]:
+        yield f"retry of   {found['retry_of']}"
+    if found["retried_by"]:
+        yield f"retried by {found['retried_by']}"
     ended = f", {_time(found['finished_at'])}" if found["finished_at"] else ""
     yield f"state      {found['state']}{ended}"
     if found["error_code"]:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import structlog
 from fastapi import APIRouter, Header, Query, Response
 
+from api.accepted import tell_batch, wake_workers
 from api.authenticated_route import AuthenticatedRoute
 from api.dependencies import CurrentCaller, Parts, RequestId
 from api.schemas import BatchStopErrorEntry, BatchStopRequest, BatchStopResponse, PlainText
 from shared.database import driver_transaction
-from shared.exceptions import BrokerUnavailableError
 from shared.failpoints import Failpoint, reach
-from shared.models.batches import BatchAnswer, BatchRequest
+from shared.models.batches import BatchRequest
 from shared.services.batch_stop import accept_batch, preview_batch
 
-
-log = structlog.get_logger(__name__)
 
 router = APIRouter(prefix="/api/v1/cvms", tags=["CVMs"], route_class=AuthenticatedRoute)
 
@@ -61,10 +58,8 @@ def handle_batch_stop_cvms(
         else:
             answer = accept_batch(connection, caller, request, parts.settings)
     reach(Failpoint.API_COMMITTED)
-    _wake_workers(parts, answer)
-    if answer.batch_id is not None:
-        response.headers["X-Batch-Id"] = str(answer.batch_id)
-        response.headers["Location"] = f"/api/v1/batches/{answer.batch_id}"
+    wake_workers(parts, answer.to_send)
+    tell_batch(response, answer.batch_id)
     return BatchStopResponse(
         total=answer.total,
         stopped=answer.stopped,
@@ -74,11 +69,3 @@ def handle_batch_stop_cvms(
             for refused in answer.errors
         ],
     )
-
-
-def _wake_workers(parts: Parts, answer: BatchAnswer) -> None:
-    try:
-        parts.broker.send_stops(answer.to_send)
-    except BrokerUnavailableError as error:
-        # The stops are written down, and the dispatcher will send them.
-        log.warning("broker unavailable, stops wait", stops=answer.stopped, error=str(error))

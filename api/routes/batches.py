@@ -5,16 +5,23 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+import structlog
+from fastapi import APIRouter, Query, Response
 
+from api.accepted import tell_batch, wake_workers
+from api.action_schemas import CancelView, RetryView, cancel_view, retry_view
 from api.authenticated_route import RATE_LIMITED, AuthenticatedRoute
-from api.dependencies import CurrentCaller, Parts
+from api.dependencies import CurrentCaller, Parts, RequestId
 from api.openapi import INVALID_CURSOR, NOT_FOUND, REFUSALS
 from api.schemas import BatchDetail, BatchPage, BatchView, StopTaskView
 from api.views import batch_fields, stop_fields
 from shared.database import transaction
+from shared.services.canceling import cancel_batch
+from shared.services.retries import retry_batch
 from shared.services.stop_records import find_batch, list_batches
 
+
+log = structlog.get_logger(__name__)
 
 router = APIRouter(
     prefix="/api/v1/batches",
@@ -50,3 +57,32 @@ def get_batch(batch_id: UUID, parts: Parts, caller: CurrentCaller) -> BatchDetai
         return BatchDetail(
             **batch_fields(progress), tasks=[StopTaskView(**stop_fields(task)) for task in tasks]
         )
+
+
+@router.post(
+    "/{batch_id}/retry", summary="Try the failed stops of a batch again", responses=NOT_FOUND
+)
+def retry_batch_route(
+    batch_id: UUID, response: Response, parts: Parts, caller: CurrentCaller, request_id: RequestId
+) -> RetryView:
+    """Accept a new stop for each, in a new batch; 404 for a batch that the caller may not see."""
+    with transaction(parts.engine) as session:
+        answer = retry_batch(
+            session, caller, batch_id, request_id=request_id, settings=parts.settings
+        )
+    wake_workers(parts, answer.to_send)
+    tell_batch(response, answer.batch_id)
+    return retry_view(answer)
+
+
+@router.post(
+    "/{batch_id}/cancel",
+    summary="Cancel the stops of a batch that no worker has and no host took",
+    responses=NOT_FOUND,
+)
+def cancel_batch_route(batch_id: UUID, parts: Parts, caller: CurrentCaller) -> CancelView:
+    """Cancel what can be of those that have not ended, and say what of them goes on."""
+    with transaction(parts.engine) as session:
+        answer = cancel_batch(session, caller, batch_id)
+    log.info("stops canceled", batch_id=str(batch_id), stops=answer.canceled)
+    return cancel_view(answer)

@@ -5,19 +5,26 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+import structlog
+from fastapi import APIRouter, Query, Response
 
+from api.accepted import tell_batch, wake_workers
+from api.action_schemas import CancelView, RetryView, cancel_view, retry_view
 from api.authenticated_route import RATE_LIMITED, AuthenticatedRoute
-from api.dependencies import CurrentCaller, Parts
-from api.openapi import INVALID_CURSOR, NOT_FOUND, REFUSALS
+from api.dependencies import CurrentCaller, Parts, RequestId
+from api.openapi import AN_ADMINS_STOP, INVALID_CURSOR, NOT_FOUND, REFUSALS
 from api.schemas import AttemptView, Instant, PlainText, StopTaskDetail, StopTaskPage, StopTaskView
 from api.views import attempt_fields, stop_fields
 from shared.database import transaction
 from shared.models.errors import ErrorCode
 from shared.models.pages import StopFilter
 from shared.models.states import StopState
+from shared.services.canceling import cancel_stop
+from shared.services.retries import retry_stop
 from shared.services.stop_records import find_stop, list_stops
 
+
+log = structlog.get_logger(__name__)
 
 router = APIRouter(
     prefix="/api/v1/stop-tasks",
@@ -73,3 +80,38 @@ def get_stop_task(stop_task_id: UUID, parts: Parts, caller: CurrentCaller) -> St
             **stop_fields(record),
             attempt_log=[AttemptView(**attempt_fields(attempt)) for attempt in attempts],
         )
+
+
+@router.post(
+    "/{stop_task_id}/retry",
+    summary="Try a stop that failed or was canceled again",
+    responses={**NOT_FOUND, **AN_ADMINS_STOP},
+)
+def retry_stop_task(
+    stop_task_id: UUID,
+    response: Response,
+    parts: Parts,
+    caller: CurrentCaller,
+    request_id: RequestId,
+) -> RetryView:
+    """Accept a new stop that points to this one, in a new batch; this one stays as it is."""
+    with transaction(parts.engine) as session:
+        answer = retry_stop(
+            session, caller, stop_task_id, request_id=request_id, settings=parts.settings
+        )
+    wake_workers(parts, answer.to_send)
+    tell_batch(response, answer.batch_id)
+    return retry_view(answer)
+
+
+@router.post(
+    "/{stop_task_id}/cancel",
+    summary="Cancel a stop that no worker has and no host took",
+    responses={**NOT_FOUND, **AN_ADMINS_STOP},
+)
+def cancel_stop_task(stop_task_id: UUID, parts: Parts, caller: CurrentCaller) -> CancelView:
+    """Cancel it, or say why it goes on."""
+    with transaction(parts.engine) as session:
+        answer = cancel_stop(session, caller, stop_task_id)
+    log.info("stops canceled", stop_task_id=str(stop_task_id), stops=answer.canceled)
+    return cancel_view(answer)

@@ -19,7 +19,7 @@ class StopState(StrEnum):
     FAILED = "failed"
     """Given up; the error says why."""
     CANCELED = "canceled"
-    """Taken back before a worker claimed it."""
+    """Taken back while no worker held it, and before its host took a force stop."""
 
 
 WAITING_STATES = (StopState.SCHEDULED, StopState.CONFIRMING)

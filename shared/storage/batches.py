@@ -33,7 +33,7 @@ from shared.tables import Cvm, StopBatch, StopTask, VmHost
 
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from datetime import timedelta
 
     from psycopg import Connection
@@ -61,6 +61,15 @@ class EarlierBatch:
     request_digest: bytes
     answer: BatchAnswer
     """As it was given then; nothing is to be sent for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retries:
+    """What the stops of a batch try again."""
+
+    batch: UUID
+    stops: Sequence[UUID]
+    """In the order of the CVMs: the stop before the one that is written for each."""
 
 
 def _build_candidates(*, everywhere: bool, lock: bool) -> CompiledStatement:
@@ -174,7 +183,7 @@ def find_earlier(
     )
 
 
-def _build_add() -> Select[UUID, UUID]:
+def _build_add(*, retries: bool) -> Select[UUID, UUID]:
     request_id = bindparam("request_id", type_=Text)
     batch = (
         insert(StopBatch)
@@ -190,6 +199,7 @@ def _build_add() -> Select[UUID, UUID]:
             errors=bindparam("refused", type_=JSONB),
             idempotency_key=bindparam("key", type_=Text),
             request_digest=bindparam("digest", type_=LargeBinary),
+            **({"retry_of": bindparam("batch_before", type_=Uuid)} if retries else {}),
         )
         .returning(StopBatch.id)
         .cte("batch")
@@ -202,7 +212,7 @@ def _build_add() -> Select[UUID, UUID]:
         .cte("put_in_progress")
     )
     columns = ["batch_id", "cvm_id", "workspace_id", "vm_host_id", "vm_uuid", "request_id"]
-    rows = select(
+    values: list[Any] = [
         batch.c.id,
         Cvm.id,
         Cvm.workspace_id,
@@ -211,13 +221,18 @@ def _build_add() -> Select[UUID, UUID]:
         request_id,
         func.now() + bindparam("deadline", type_=Interval),
         func.now(),
-    ).where(Cvm.id == any_(ids))
-    task = (
-        insert(StopTask)
-        .from_select([*columns, "deadline_at", "sent_at"], rows)
-        .returning(StopTask.id)
-        .cte("task")
-    )
+    ]
+    columns += ["deadline_at", "sent_at"]
+    if retries:
+        # Each stop points to the one before it, which stands where its CVM does.
+        before = bindparam("stops_before", type_=ARRAY(Uuid))
+        pairs = func.unnest(ids, before).table_valued("cvm_id", "stop_id").render_derived("pairs")
+        columns.append("retry_of")
+        values.append(pairs.c.stop_id)
+        rows = select(*values).where(Cvm.id == pairs.c.cvm_id)
+    else:
+        rows = select(*values).where(Cvm.id == any_(ids))
+    task = insert(StopTask).from_select(columns, rows).returning(StopTask.id).cte("task")
     return (
         select(batch.c.id, task.c.id)
         .select_from(batch.outerjoin(task, true()))
@@ -225,7 +240,8 @@ def _build_add() -> Select[UUID, UUID]:
     )
 
 
-_ADD = CompiledStatement(_build_add())
+_ADD = CompiledStatement(_build_add(retries=False))
+_ADD_RETRIES = CompiledStatement(_build_add(retries=True))
 
 
 def add_batch(
@@ -236,6 +252,7 @@ def add_batch(
     cvms: list[int],
     *,
     deadline: timedelta,
+    retries: Retries | None = None,
 ) -> BatchAnswer:
     """Write a batch, put its CVMs in progress, and write a stop task for each, in one statement.
 
@@ -247,9 +264,15 @@ def add_batch(
     BatchAnswer
         The answer with the batch's id, and what is to be sent.
     """
-    rows = _ADD.run(
+    statement = _ADD
+    before: dict[str, Any] = {}
+    if retries is not None:
+        statement = _ADD_RETRIES
+        before = {"batch_before": retries.batch, "stops_before": list(retries.stops)}
+    rows = statement.run(
         connection,
         {
+            **before,
             "workspace": caller.workspace_id,
             "user": caller.user_id,
             "api_key": caller.api_key_id,

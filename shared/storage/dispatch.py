@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy import (
     Integer,
     Interval,
-    and_,
     any_,
     bindparam,
     case,
@@ -218,9 +217,17 @@ def _due_stops(rows: Result[UUID, str]) -> list[DueStop]:
 def mark_unsent(session: Session, stop_task_ids: Sequence[UUID]) -> None:
     """Take a mark of `take_due` back after the broker refused the messages."""
     ids = literal(list(stop_task_ids), ARRAY(PG_UUID(as_uuid=True)))
+    # Locked rows are passed over: a worker has them, or who cancels them, each in an order of its
+    # own, which would be waited for in a circle. Others that are passed over are sent again later.
+    marked = (
+        select(StopTask.id)
+        .where(StopTask.id == any_(ids), is_still(StopTask.state, *WAITING_STATES))
+        .with_for_update(skip_locked=True, key_share=True)
+        .cte("marked")
+    )
     session.execute(
         update(StopTask)
-        .where(and_(StopTask.id == any_(ids), is_still(StopTask.state, *WAITING_STATES)))
+        .where(StopTask.id == marked.c.id)
         .values(sent_at=None)
         .execution_options(synchronize_session=False)
     )

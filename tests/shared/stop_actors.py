@@ -13,6 +13,7 @@ import pytest
 from shared.broker import Broker
 from shared.database import driver_transaction, transaction
 from shared.exceptions import (
+    AdminOnlyError,
     BrokerUnavailableError,
     CvmBusyError,
     IdempotencyMismatchError,
@@ -22,7 +23,9 @@ from shared.models.batches import BatchRequest
 from shared.models.states import StopState
 from shared.services import stops
 from shared.services.batch_stop import accept_batch
+from shared.services.canceling import cancel_batch, cancel_stop
 from shared.services.operations import clear_operation, put_operation
+from shared.services.retries import retry_batch, retry_stop
 from shared.services.stops import ClaimedStop, claim_stop, settle_stop
 from shared.storage.claims import lock_host_of
 from shared.storage.dispatch import mark_unsent, take_due
@@ -146,6 +149,43 @@ class Actors:
         assert answer.batch_id is not None
         self.watch.accepted[answer.batch_id] = [stop.stop_task_id for stop in answer.to_send]
         self.send(answer.to_send, delivery)
+
+    def retry(self, caller: Caller, stop_task_id: UUID, delivery: Delivery, *, whole: bool) -> None:
+        """Try a stop again, or the failed ones of its batch; check the answer by the rows."""
+        batch_id = self.watch.rows.tasks[stop_task_id].batch_id
+        about, act = (batch_id, retry_batch) if whole else (stop_task_id, retry_stop)
+        with suppress(NotFoundError, AdminOnlyError):
+            with transaction(self.world.engine) as session:
+                answer = act(session, caller, about, request_id="a retry", settings=self.settings)
+            assert answer.total == answer.retried + len(answer.not_retried)
+            assert answer.retried == len(answer.to_send)
+            if answer.batch_id is None:
+                return
+            self.watch.accepted[answer.batch_id] = [stop.stop_task_id for stop in answer.to_send]
+            tasks = self.watch.read().tasks
+            for stop in answer.to_send:
+                new = tasks[stop.stop_task_id]
+                old = tasks[new.retry_of]
+                assert old.batch_id == batch_id
+                assert old.cvm_id == new.cvm_id
+                assert old.state in {StopState.FAILED, StopState.CANCELED}
+            self.send(answer.to_send, delivery)
+
+    def cancel(self, caller: Caller, stop_task_id: UUID, *, whole: bool) -> None:
+        """Cancel a stop, or what is open of its batch; check the answer by the rows."""
+        before = self.watch.read().tasks
+        batch_id = before[stop_task_id].batch_id
+        about, act = (batch_id, cancel_batch) if whole else (stop_task_id, cancel_stop)
+        with suppress(NotFoundError, AdminOnlyError):
+            with transaction(self.world.engine) as session:
+                answer = act(session, caller, about)
+            assert answer.total == answer.canceled + len(answer.not_canceled)
+            after = self.watch.read().tasks
+            changed = [task for task in before.values() if after[task.id].state != task.state]
+            assert len(changed) == answer.canceled
+            for task in changed:
+                assert after[task.id].state == StopState.CANCELED
+                assert (task.state, task.force_stopped_at) == (StopState.SCHEDULED, None)
 
     def _check_counts(self, caller: Caller, ids: Sequence[str], answer: BatchAnswer) -> None:
         """Compare with the rows from before."""

@@ -48,6 +48,12 @@ class Rows:
         tasks = [task for task in self.tasks.values() if task.state in OPEN_STATES]
         return [task.id for task in sorted(tasks, key=lambda each: (each.accepted_at, each.cvm_id))]
 
+    def ended_tasks(self) -> list[UUID]:
+        """List the stops that have ended, the last accepted first."""
+        tasks = [task for task in self.tasks.values() if task.state not in OPEN_STATES]
+        tasks.sort(key=lambda each: (each.accepted_at, each.cvm_id), reverse=True)
+        return [task.id for task in tasks]
+
 
 def read_rows(connection: Connection) -> Rows:
     """Read all of it, on a connection that opens no transaction."""
@@ -162,6 +168,8 @@ class Watch:
             elif row.state == StopState.SUCCEEDED:
                 assert self._was_seen_down((row.id, row.attempt)), "I5: not seen down"
                 assert row.error_code is None
+            elif row.state == StopState.CANCELED:
+                assert row.force_stopped_at is None, "canceled after its host took a force stop"
             else:
                 assert row.state == StopState.FAILED
                 assert row.error_code, "failed without a reason"

@@ -136,6 +136,21 @@ class StopMachine(RuleBasedStateMachine):
         self.actors.clock.advance(5)
         self.actors.dispatch(delivery)
 
+    @rule(caller=st.integers(0, 2), index=which, whole=st.booleans(), delivery=deliveries)
+    def operator_retries(self, caller: int, index: int, delivery: Delivery, *, whole: bool) -> None:
+        """A stop that ended, the newest first, or the failed ones of its batch."""
+        task = pick(self.actors.watch.rows.ended_tasks(), index)
+        if task:
+            self.actors.retry(self.world.callers[caller], task, delivery, whole=whole)
+
+    @rule(caller=st.integers(0, 2), index=which, whole=st.booleans(), is_open=st.booleans())
+    def operator_cancels(self, caller: int, index: int, *, whole: bool, is_open: bool) -> None:
+        """A stop that is open, or one that ended; or its whole batch."""
+        rows = self.actors.watch.rows
+        task = pick(rows.open_tasks() if is_open else rows.ended_tasks(), index)
+        if task:
+            self.actors.cancel(self.world.callers[caller], task, whole=whole)
+
     @rule(index=which, everything=st.booleans())
     def messages_are_lost(self, index: int, *, everything: bool) -> None:
         bag = self.actors.broker.bag

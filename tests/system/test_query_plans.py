@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
 from bench.loading import LARGE_TABLES
@@ -26,15 +26,18 @@ from shared.models.states import PowerState, StopState, UserRole
 from shared.models.turns import Failure, Refusal, TurnResult
 from shared.services.authentication import authenticate
 from shared.services.batch_stop import accept_batch, preview_batch
+from shared.services.canceling import cancel_batch, cancel_stop
 from shared.services.cvms import find_cvm, page_of_cvms
 from shared.services.inventory_sync import write_list
 from shared.services.operations import clear_operation, put_operation
+from shared.services.retries import retry_batch, retry_stop
 from shared.services.stop_records import find_batch, find_stop, list_batches, list_stops
 from shared.services.stops import ClaimedStop, claim_stop, settle_stop
 from shared.storage import sync_schedule
 from shared.storage.cvm_views import LOOKED_THROUGH
 from shared.storage.inventory import find_hosts, read_standings
 from shared.storage.operations import end_expired
+from shared.tables import StopTask
 from tests.support.explained import Explained, explaining
 from tests.system.archive import ROWS, Archive, made_archives
 from workers.dispatcher import run_round
@@ -386,3 +389,31 @@ def test_a_stops_batch_is_listed(archive: Archive, role: UserRole) -> None:
         archive, lambda session: list_stops(session, caller, wanted, cursor=None, limit=50)
     )
     require_quick(explained, statements=1, examined=4 * A_PAGE)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_cancel_and_retry(archive: Archive, *, whole: bool) -> None:
+    """Fifty stops that wait: canceled, and one or all of them tried again."""
+    request = BatchRequest(cvm_ids=archive.next_batch(), request_id="test")
+
+    def act(session: Session) -> None:
+        answer = accept_batch(driver_of(session), archive.member, request, archive.settings)
+        assert answer.batch_id
+        stop = answer.to_send[0].stop_task_id
+        retry: dict[str, Any] = {"request_id": "test", "settings": archive.settings}
+        assert cancel_stop(session, archive.member, stop).canceled == 1
+        assert cancel_batch(session, archive.member, answer.batch_id).canceled == 49
+        if whole:
+            session.execute(
+                update(StopTask)
+                .where(StopTask.batch_id == answer.batch_id)
+                .values(state=StopState.FAILED)
+            )
+            found = retry_batch(session, archive.member, answer.batch_id, **retry)
+            assert found.retried == 50
+        else:
+            assert retry_stop(session, archive.member, stop, **retry).retried == 1
+        session.expire_all()
+        assert find_stop(session, archive.member, stop)[0].retried_by
+
+    require_quick(look(archive, act), statements=12, examined=500)

@@ -1,0 +1,37 @@
+"""What follows once a batch is written down: workers are woken, and its address is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from shared.exceptions import BrokerUnavailableError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from fastapi import Response
+
+    from api.parts import ApiParts
+    from shared.models.turns import DueStop
+
+log = structlog.get_logger(__name__)
+
+
+def wake_workers(parts: ApiParts, stops: Sequence[DueStop]) -> None:
+    """Send a message for each stop, after the commit; a broker that is away costs half a second."""
+    try:
+        parts.broker.send_stops(stops)
+    except BrokerUnavailableError as error:
+        # The stops are written down, and the dispatcher will send them.
+        log.warning("broker unavailable, stops wait", stops=len(stops), error=str(error))
+
+
+def tell_batch(response: Response, batch_id: UUID | None) -> None:
+    """Say in headers where a batch is; nothing if none was written."""
+    if batch_id is not None:
+        response.headers["X-Batch-Id"] = str(batch_id)
+        response.headers["Location"] = f"/api/v1/batches/{batch_id}"
