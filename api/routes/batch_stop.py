@@ -13,6 +13,7 @@ from api.schemas import BatchStopErrorEntry, BatchStopRequest, BatchStopResponse
 from shared.database import driver_transaction
 from shared.exceptions import BrokerUnavailableError
 from shared.failpoints import Failpoint, reach
+from shared.metrics import SendReason
 from shared.models.batches import BatchAnswer, BatchRequest
 from shared.services.batch_stop import accept_batch, preview_batch
 
@@ -61,6 +62,7 @@ def handle_batch_stop_cvms(
         else:
             answer = accept_batch(connection, caller, request, parts.settings)
     reach(Failpoint.API_COMMITTED)
+    parts.metrics.stops_accepted.inc(len(answer.to_send))
     _wake_workers(parts, answer)
     if answer.batch_id is not None:
         response.headers["X-Batch-Id"] = str(answer.batch_id)
@@ -77,8 +79,12 @@ def handle_batch_stop_cvms(
 
 
 def _wake_workers(parts: Parts, answer: BatchAnswer) -> None:
+    messages = parts.metrics.messages
     try:
         parts.broker.send_stops(answer.to_send)
     except BrokerUnavailableError as error:
+        messages.note_refused(SendReason.ACCEPTED, len(answer.to_send))
         # The stops are written down, and the dispatcher will send them.
         log.warning("broker unavailable, stops wait", stops=answer.stopped, error=str(error))
+    else:
+        messages.note_sent(SendReason.ACCEPTED, len(answer.to_send))
