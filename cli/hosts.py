@@ -30,17 +30,23 @@ def add(  # noqa: PLR0913 - one parameter for each option
     name: Annotated[str, typer.Argument(metavar="NAME")],
     address: Annotated[
         str,
-        typer.Argument(metavar="ADDRESS", help="http://host:port, https://host:port or unix:/path"),
+        typer.Argument(
+            metavar="ADDRESS",
+            help="http://host:port, https://host:port, unix:/path, or a URI of libvirt's.",
+        ),
     ],
     *,
-    driver: Annotated[str, typer.Option(metavar="NAME", help="What the host speaks.")] = "dstack",
+    driver: Annotated[
+        str, typer.Option(metavar="NAME", help="What the host speaks: dstack or libvirt.")
+    ] = "dstack",
     cap: Annotated[
         int, typer.Option(min=1, max=1000, metavar="N", help="Stops on it at once, at most.")
     ] = DEFAULT_CAP,
     token_env: Variable = None,
     token_file: File = None,
     username: Annotated[
-        str | None, typer.Option(metavar="NAME", help="For Basic authentication.")
+        str | None,
+        typer.Option(metavar="NAME", help="For Basic authentication (dstack) or SASL (libvirt)."),
     ] = None,
     password_env: Variable = None,
     password_file: File = None,

@@ -149,9 +149,7 @@ class Turn:
             self._sleep(self._settings.look_interval)
             state = self._ask()
         if state.is_down:
-            guard = self._settings.restart_guard
-            doubt = before is PowerState.EXITED and state is PowerState.STOPPED and guard > 0
-            return self._result(is_down=True, look_again_after=guard if doubt else None)
+            return self._result(is_down=True, look_again_after=self._doubt(before, state) or None)
         if self._force_stopped and state in {PowerState.RUNNING, PowerState.EXITED}:
             return self._result(
                 failure=Failure(
@@ -161,6 +159,15 @@ class Turn:
                 )
             )
         return self._result()
+
+    def _doubt(self, before: PowerState, state: PowerState) -> float:
+        """Give the seconds until a VM that came down in this turn is looked at again; 0: not."""
+        guard = self._settings.restart_guard
+        if guard == 0:
+            return 0
+        if before is PowerState.EXITED and state is PowerState.STOPPED:
+            return guard
+        return self._driver.seconds_of_doubt(self._claim.vm_uuid, self._bounds)
 
     def _result(
         self,

@@ -128,6 +128,10 @@ class SteppedTurn:
 
         self._next(send, bounds)
 
+    def seconds_of_doubt(self, vm_uuid: str, bounds: CallBounds) -> float:  # noqa: ARG002 - as in the protocol
+        """Say that what is stopped stays so, as on dstack."""
+        return 0.0
+
     def _sleep(self, seconds: float) -> None:
         bounds = CallBounds(deadline=self._began, record=lambda _: None)
         self._next(lambda _: self._clock.advance(max(1, round(seconds))), bounds)

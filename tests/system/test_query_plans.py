@@ -180,30 +180,24 @@ def test_operations_of_others(archive: Archive) -> None:
     require_quick(look(archive, work_on_them), statements=4, examined=500)
 
 
-def count_open(archive: Archive) -> int:
-    """Count the stops that tests before this one have left open."""
-    found: int = archive.one("count(*) FROM stop_tasks WHERE finished_at IS NULL")
-    return found
-
-
 def test_standings_of_all_hosts(archive: Archive) -> None:
-    is_open = count_open(archive)
+    still_open = archive.one("count(*) FROM stop_tasks WHERE finished_at IS NULL")
 
     def read(session: Session) -> None:
         hosts = [host.id for host in find_hosts(session, None)]
         standings = read_standings(session, hosts)
-        assert sum(standing["stops_open"] for standing in standings.values()) == is_open
+        assert sum(standing["stops_open"] for standing in standings.values()) == still_open
 
     require_quick(look(archive, read), statements=2, examined=2 * ROWS.open)
 
 
 def test_a_scrape(archive: Archive) -> None:
-    is_open = count_open(archive)
+    still_open = archive.one("count(*) FROM stop_tasks WHERE finished_at IS NULL")
     drifted = archive.one("count(*) FROM cvm_drifts WHERE ended_at IS NULL")
 
     def scrape(session: Session) -> None:
         hosts = read_host_gauges(session)
-        assert sum(sum(host.open_stops.values()) for host in hosts) == is_open
+        assert sum(sum(host.open_stops.values()) for host in hosts) == still_open
         assert sum(host.drifted for host in hosts) == drifted
 
     examined = 4 * (ROWS.hosts + ROWS.open + ROWS.drifted)

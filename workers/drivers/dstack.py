@@ -135,6 +135,10 @@ class DstackDriver:
         if answer.body.strip():
             self._judge.read(NOTHING, f"StopVm at {self._address}", answer)
 
+    def seconds_of_doubt(self, vm_uuid: str, bounds: CallBounds) -> float:  # noqa: ARG002 - as in the protocol
+        """Say that a stopped VM stays so: StopVm clears `started`, without which none restarts."""
+        return 0.0
+
     def list_vms(self, bounds: CallBounds) -> list[HostVm]:
         """List every VM of the host. Without a page, Status gives all of them."""
         request = {"brief": True}

@@ -59,6 +59,13 @@ class Driver(Protocol):
         """Kill a VM, like pulling its plug. Returning means *kill requested*, not *down*."""
         ...
 
+    def seconds_of_doubt(self, vm_uuid: str, bounds: CallBounds) -> float:
+        """Say when a VM that was just brought down is to be looked at again; 0 for never.
+
+        For hosts on which something else may start it again at once. Raises nothing of a host.
+        """
+        ...
+
     def list_vms(self, bounds: CallBounds) -> list[HostVm]:
         """List every VM of the host."""
         ...

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from shared.models.errors import ErrorCode
 from workers.drivers.dstack import DstackDriver
 from workers.drivers.errors import FinalHostError
+from workers.drivers.libvirt.driver import LibvirtDriver
 
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Drivers:
         self._settings = settings
         self._builders: dict[str, Callable[[HostConnection], Driver]] = {
             "dstack": self._build_dstack,
+            "libvirt": self._build_libvirt,
         }
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[HostConnection, Driver]] = {}
@@ -80,4 +82,13 @@ class Drivers:
             connect_timeout=self._settings.host_connect_timeout,
             query_timeout=self._settings.host_query_timeout,
             stop_timeout=self._settings.host_stop_timeout,
+        )
+
+    def _build_libvirt(self, connection: HostConnection) -> Driver:
+        return LibvirtDriver(
+            connection,
+            connect_timeout=self._settings.host_connect_timeout,
+            query_timeout=self._settings.host_query_timeout,
+            stop_timeout=self._settings.host_stop_timeout,
+            restart_guard=self._settings.restart_guard,
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -7,11 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import SecretStr
 
+import workers.drivers.libvirt.driver
 from shared.models.errors import ErrorCode
 from shared.models.hosts import HostConnection, HostCredentials
 from shared.settings import Settings
 from tests.workers.drivers.raw_hosts import RawHost, answering, http_answer
 from workers.drivers.errors import FinalHostError
+from workers.drivers.libvirt.library import load_library
 from workers.drivers.registry import Drivers
 
 
@@ -79,7 +82,7 @@ def test_threads_get_the_same_one(drivers: Drivers) -> None:
 @pytest.mark.parametrize(
     ("host", "problem"),
     [
-        (replace(HOST, driver="vmware"), "no driver 'vmware'; there is: dstack"),
+        (replace(HOST, driver="vmware"), "no driver 'vmware'; there is: dstack, libvirt"),
         (replace(HOST, address="127.0.0.1:9080"), "unknown scheme"),
         (replace(HOST, credentials=HostCredentials(token=SecretStr("a\nb"))), "token"),
         (
@@ -89,6 +92,36 @@ def test_threads_get_the_same_one(drivers: Drivers) -> None:
     ],
 )
 def test_a_row_that_cannot_be_used(host: HostConnection, problem: str, drivers: Drivers) -> None:
+    with pytest.raises(FinalHostError, match=problem) as caught:
+        drivers.get(host)
+    assert caught.value.code is ErrorCode.BAD_HOST_CONFIGURATION
+
+
+LIBVIRT = replace(HOST, driver="libvirt", address="qemu:///system", credentials=HostCredentials())
+
+
+def test_without_the_extra_libvirt_says_what_to_install(
+    drivers: Drivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "libvirt", None)  # as if it were not there
+    monkeypatch.setattr(workers.drivers.libvirt.driver, "load_library", load_library.__wrapped__)
+    with pytest.raises(FinalHostError, match="pip install -r requirements-libvirt") as caught:
+        drivers.get(LIBVIRT)
+    assert caught.value.code is ErrorCode.BAD_HOST_CONFIGURATION
+
+
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        (replace(LIBVIRT, address="http://127.0.0.1"), "no libvirt URI"),
+        (replace(LIBVIRT, credentials=HostCredentials(token=SecretStr("t"))), "no tokens"),
+        (replace(LIBVIRT, credentials=HostCredentials(ca_pem="x")), "pkipath"),
+        (replace(LIBVIRT, credentials=HostCredentials(client_cert_pem="x")), "pkipath"),
+    ],
+)
+def test_a_libvirt_row_that_cannot_be_used(
+    host: HostConnection, problem: str, drivers: Drivers
+) -> None:
     with pytest.raises(FinalHostError, match=problem) as caught:
         drivers.get(host)
     assert caught.value.code is ErrorCode.BAD_HOST_CONFIGURATION

@@ -1,0 +1,1 @@
+"""Driver for hosts that libvirt manages."""
