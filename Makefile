@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RUNS := tests/system/faults/test_runs.py tests/system/faults/test_upgrade.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz faults faults-one-by-one faults-in-runs soak unprotected resilience libvirt bench check audit lock clean
+.PHONY: help setup demo test fuzz faults faults-one-by-one faults-in-runs soak unprotected resilience libvirt bench check monitoring audit lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -67,6 +67,12 @@ check: setup ## Format, lint, types, layers, compose file, pinned set
 	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive api workers cli shared bench migrations
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/python -m pip check
+
+monitoring: setup ## Check the alert rules, and try each of them, with promtool
+	@.ci/install-promtool $(BIN)/promtool
+	@$(BIN)/promtool check rules monitoring/alerts.yml
+	@$(BIN)/promtool test rules monitoring/alerts_test.yml
+	@$(BIN)/promtool check config --syntax-only monitoring/prometheus.yml
 
 audit: setup ## Known vulnerabilities in the pinned set (asks the package index)
 	@$(BIN)/python .ci/audit.py

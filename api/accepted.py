@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from shared.exceptions import BrokerUnavailableError
+from shared.metrics import SendReason
 
 
 if TYPE_CHECKING:
@@ -22,12 +23,20 @@ log = structlog.get_logger(__name__)
 
 
 def wake_workers(parts: ApiParts, stops: Sequence[DueStop]) -> None:
-    """Send a message for each stop, after the commit; a broker that is away costs half a second."""
+    """Count the stops and send a message for each, after the commit.
+
+    A broker that is away costs half a second.
+    """
+    messages = parts.metrics.messages
+    parts.metrics.stops_accepted.inc(len(stops))
     try:
         parts.broker.send_stops(stops)
     except BrokerUnavailableError as error:
+        messages.note_refused(SendReason.ACCEPTED, len(stops))
         # The stops are written down, and the dispatcher will send them.
         log.warning("broker unavailable, stops wait", stops=len(stops), error=str(error))
+    else:
+        messages.note_sent(SendReason.ACCEPTED, len(stops))
 
 
 def tell_batch(response: Response, batch_id: UUID | None) -> None:

@@ -14,7 +14,7 @@ from api.errors import add_error_handlers
 from api.middleware import BodyLimit, HeadCheck, RequestContext
 from api.openapi import describe
 from api.parts import make_api_parts
-from api.routes import batch_stop, batches, cvms, health, operations, stop_tasks
+from api.routes import batch_stop, batches, cvms, health, metrics, operations, stop_tasks
 from shared import __version__
 from shared.schema import require_current_schema
 from shared.settings import ApiSettings
@@ -77,9 +77,9 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         BodyLimit, max_bytes=settings.max_body_bytes, max_seconds=settings.request_timeout
     )
     app.add_middleware(HeadCheck)
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, metrics=parts.metrics)
     add_error_handlers(app)
-    for routes in (batch_stop, operations, cvms, batches, stop_tasks, health):
+    for routes in (batch_stop, operations, cvms, batches, stop_tasks, health, metrics):
         app.include_router(routes.router)
     describe(app)
     return app

@@ -19,6 +19,8 @@ from api.errors import answer_unexpected
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from api.metrics import ApiMetrics
+
 log = structlog.get_logger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -32,10 +34,11 @@ FIELD_EXTRA = len(": \r\n")
 
 
 class RequestContext:
-    """Gives each request its id (the client's `X-Request-ID`, or a new one) and a log line."""
+    """Gives each request its id (the client's `X-Request-ID`, or ours), a log line, a count."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: ApiMetrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI scope."""
@@ -46,13 +49,17 @@ class RequestContext:
         request_id = wanted if REQUEST_ID.fullmatch(wanted) else str(uuid.uuid4())
         scope.setdefault("state", {})["request_id"] = request_id
         status: int | None = None
+        found: dict[str, str] = {}
         began = time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                if batch_id := headers.get("x-batch-id"):
+                    found["batch_id"] = batch_id
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -63,12 +70,15 @@ class RequestContext:
                     raise  # part of another answer is under way already
                 await answer_unexpected(error, request_id)(scope, receive, send_with_id)
             finally:
+                seconds = time.perf_counter() - began
+                self._metrics.note_request(scope, status, seconds)
                 log.info(
                     "request",
                     method=scope["method"],
                     path=_printable_path(scope),
                     status=status,
-                    seconds=round(time.perf_counter() - began, 4),
+                    seconds=round(seconds, 4),
+                    **found,
                 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from api.metrics import ApiMetrics
 from shared.absence import Absence
 from shared.broker import Broker, make_celery, make_redis_pool
 from shared.engine import make_engine
@@ -25,6 +26,7 @@ class ApiParts:
     engine: Engine
     broker: Broker
     rate_limit: RateLimit
+    metrics: ApiMetrics
 
     def close(self) -> None:
         """Close what is open."""
@@ -37,9 +39,11 @@ def make_api_parts(settings: ApiSettings) -> ApiParts:
     """Wire an API process together; nothing is connected to yet."""
     app = make_celery(settings)
     absence = Absence()
+    engine = make_engine(settings, application="api")
     return ApiParts(
         settings=settings,
-        engine=make_engine(settings, application="api"),
+        engine=engine,
         broker=Broker(app, absence),
         rate_limit=RateLimit(settings.rate_limit, make_redis_pool(app, settings), absence),
+        metrics=ApiMetrics(engine),
     )

@@ -39,6 +39,7 @@ from tests.support.seeds import make_caller, make_cvm, make_host, make_workspace
 from tests.support.simulated_host import simulated_host
 from workers.drivers.registry import Drivers
 from workers.inventory import HostSyncs
+from workers.metrics import WorkerMetrics
 from workers.parts import WorkerParts
 from workers.stops import work_on_stop
 
@@ -163,6 +164,7 @@ def main() -> None:
             sealer=sealer,
             drivers=drivers,
             syncs=HostSyncs(engine, drivers, sealer, settings),
+            metrics=WorkerMetrics(),
         )
         stack.callback(parts.close)
         meter = Meter()

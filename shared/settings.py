@@ -36,6 +36,9 @@ counted, ever.
 """
 
 
+METRICS_TOKEN = re.compile(r"[!-~]{16,}")
+"""What a header takes as it is (RFC 9110, section 5.5), and nobody guesses."""
+
 RETENTION_MAX = 3_155_760_000
 """Longest retention (s): a hundred years. PostgreSQL's times do not go back for ever."""
 
@@ -135,7 +138,28 @@ class LifetimeSettings(DatabaseSettings):
         return self
 
 
-class ApiSettings(BrokerSettings, LifetimeSettings):
+class MetricsSettings(EnvironmentSettings):
+    """What a process needs that is watched by Prometheus."""
+
+    metrics_token: SecretStr | None = None
+    """What Prometheus must send as `Authorization: Bearer …`; empty for no metrics anywhere.
+
+    At least 16 characters. It opens nothing else: it is no API key.
+    """
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _is_a_token(cls, token: SecretStr | None) -> SecretStr | None:
+        text = "" if token is None else token.get_secret_value()
+        if not text:
+            return None
+        if not METRICS_TOKEN.fullmatch(text):
+            msg = "a token has 16 characters or more: ASCII without spaces"
+            raise ValueError(msg)
+        return token
+
+
+class ApiSettings(BrokerSettings, LifetimeSettings, MetricsSettings):
     """What the API needs. It never meets a host, and has no key to a host's credentials."""
 
     max_body_bytes: int = Field(default=65_536, ge=1_024)
@@ -259,6 +283,15 @@ class Settings(ApiSettings):
 
     heartbeat_file: Path | None = None
     """A file that a worker touches at each heartbeat that came through, for health checks."""
+
+    metrics_port: int = Field(default=0, ge=0, le=65_535)
+    """Where a worker serves its metrics, if there is a `CVMSTOP_METRICS_TOKEN`; 0 for nowhere.
+
+    Each process on a machine needs a port of its own.
+    """
+
+    metrics_host: str = "127.0.0.1"
+    """Address that a worker serves its metrics on; it speaks plain HTTP."""
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> Self:

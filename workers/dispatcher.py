@@ -15,14 +15,17 @@ import structlog
 from shared.database import transaction
 from shared.exceptions import BrokerUnavailableError
 from shared.failpoints import Failpoint, reach
+from shared.metrics import SendReason
 from shared.storage.dispatch import fail_overdue, mark_unsent, release_expired, take_due
 from shared.storage.operations import end_expired
+from workers.metrics import WorkerMetrics
 
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from shared.broker import Broker
+    from shared.metrics import MessageCounts
     from shared.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -58,30 +61,44 @@ NOTHING = Round(released=0, failed=0, sent=0)
 """Of most rounds, of which nothing is logged."""
 
 
-def run_round(engine: Engine, broker: Broker, settings: Settings) -> Round:
+def run_round(
+    engine: Engine, broker: Broker, settings: Settings, metrics: WorkerMetrics | None = None
+) -> Round:
     """Run one round: expire leases, fail what is overdue, end operations, send what is due.
+
+    Each step is counted once it is committed, in `metrics` if they are given.
 
     Raises
     ------
     DatabaseUnavailableError
         Nothing is lost: the next round does what this one could not.
     """
+    metrics = metrics or WorkerMetrics()
     with transaction(engine) as session:
         released = release_expired(session, limit=ROWS_PER_STATEMENT)
+    metrics.note_expired_leases(released)
     with transaction(engine) as session:
-        failed = fail_overdue(
+        overdue = fail_overdue(
             session, grace=timedelta(seconds=settings.resend_after), limit=ROWS_PER_STATEMENT
         )
+    metrics.note_overdue(overdue)
     with transaction(engine) as session:
         ended = end_expired(session, limit=ROWS_PER_STATEMENT)
-    sent = _send_due(engine, broker, settings)
-    done = Round(released=released, failed=failed, ended=ended, sent=sent)
+    sent = _send_due(engine, broker, settings, metrics.messages)
+    metrics.note_round()
+    done = Round(released=released, failed=len(overdue), ended=ended, sent=sent)
     if done != NOTHING:
-        log.info("dispatched", released=released, failed=failed, operations_ended=ended, sent=sent)
+        log.info(
+            "dispatched",
+            released=done.released,
+            failed=done.failed,
+            operations_ended=done.ended,
+            sent=done.sent,
+        )
     return done
 
 
-def _send_due(engine: Engine, broker: Broker, settings: Settings) -> int:
+def _send_due(engine: Engine, broker: Broker, settings: Settings, messages: MessageCounts) -> int:
     """Send what is due, if the broker is there and has not enough already; gives how many."""
     try:
         waiting = broker.count_waiting()
@@ -99,12 +116,18 @@ def _send_due(engine: Engine, broker: Broker, settings: Settings) -> int:
             limit=ENOUGH_WAITING - waiting,
         )
     reach(Failpoint.DISPATCHER_TAKEN)
+    again = sum(stop.was_sent for stop in due)
+    counts = {SendReason.DUE: len(due) - again, SendReason.AGAIN: again}
     # After the commit: a worker that is faster than the commit would find the row as it was.
     try:
         broker.send_stops(due)
     except BrokerUnavailableError as error:
         with transaction(engine) as session:
             mark_unsent(session, [stop.stop_task_id for stop in due])
+        for reason, count in counts.items():
+            messages.note_refused(reason, count)
         log.warning("broker unavailable, stops wait", stops=len(due), error=str(error))
         return 0
+    for reason, count in counts.items():
+        messages.note_sent(reason, count)
     return len(due)

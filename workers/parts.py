@@ -11,6 +11,7 @@ from shared.schema import require_current_schema
 from shared.sealing import Sealer
 from workers.drivers.registry import Drivers
 from workers.inventory import HostSyncs
+from workers.metrics import WorkerMetrics
 
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class WorkerParts:
     sealer: Sealer
     drivers: Drivers
     syncs: HostSyncs
+    metrics: WorkerMetrics
 
     def close(self) -> None:
         """Close what is open."""
@@ -59,6 +61,7 @@ def make_worker_parts(broker: Broker, settings: Settings) -> WorkerParts:
         sealer=sealer,
         drivers=drivers,
         syncs=HostSyncs(engine, drivers, sealer, settings),
+        metrics=WorkerMetrics(),
     )
     require_current_schema(parts.engine)
     return parts

@@ -21,6 +21,7 @@ from shared.exceptions import (
     SealError,
 )
 from shared.failpoints import Failpoint, reach
+from shared.metrics import SendReason
 from shared.models.errors import ErrorCode, Fate
 from shared.models.turns import Failure, Refusal, TurnResult
 from shared.services.stops import ClaimedStop, claim_stop, connection_of, settle_stop
@@ -79,9 +80,11 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
             claimed = claim_stop(connection, stop_task_id, worker=worker, settings=parts.settings)
     except HostBusyError as error:
         log.warning("no turn", reason=str(error))
+        parts.metrics.note_refusal(Refusal.HOST_BUSY)
         return str(Refusal.HOST_BUSY)
     if isinstance(claimed, Refusal):
         log.debug("no turn", reason=str(claimed))
+        parts.metrics.note_refusal(claimed)
         return str(claimed)
     reach(Failpoint.WORKER_CLAIMED)
     result = _take_turn(parts, claimed, began=began)
@@ -97,6 +100,7 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
         reraise=True,
     )
     settled = retrying(_settle, parts, claimed.claim, result)
+    parts.metrics.note_turn(claimed.host.name, settled, time.monotonic() - began)
     if settled is None:
         log.warning("turn came too late", attempt=claimed.claim.attempt)
         return STALE
@@ -110,11 +114,19 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
         power_state=None if result.power_state is None else str(result.power_state),
         error=None if failure is None else failure.message,
     )
+    _wake_next(parts, settled)
+    return str(settled.state)
+
+
+def _wake_next(parts: WorkerParts, settled: Settled) -> None:
+    messages = parts.metrics.messages
     try:
         parts.broker.send_stops(settled.wake)
     except BrokerUnavailableError as error:
+        messages.note_refused(SendReason.WOKEN, len(settled.wake))
         log.warning("broker unavailable, the dispatcher will wake the next", error=str(error))
-    return str(settled.state)
+    else:
+        messages.note_sent(SendReason.WOKEN, len(settled.wake))
 
 
 def _settle(parts: WorkerParts, claim: Claim, result: TurnResult) -> Settled | None:
@@ -126,7 +138,8 @@ def _take_turn(parts: WorkerParts, claimed: ClaimedStop, *, began: float) -> Tur
     """Take the turn; whatever goes wrong is a result, so that it is written down."""
     try:
         driver = parts.drivers.get(connection_of(claimed.host, parts.sealer))
-        return Turn(driver, claimed.claim, parts.settings, began=began).take()
+        with structlog.contextvars.bound_contextvars(host=claimed.host.name):
+            return Turn(driver, claimed.claim, parts.settings, began=began).take()
     except HostError as error:
         failure = error.as_failure()
     except SealError as error:

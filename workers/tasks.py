@@ -65,7 +65,7 @@ def register_tasks(app: Celery, process: WorkerProcess) -> None:
         """Run one round of the dispatcher."""
         parts = process.parts
         try:
-            done = run_round(parts.engine, parts.broker, parts.settings)
+            done = run_round(parts.engine, parts.broker, parts.settings, parts.metrics)
         except DatabaseUnavailableError as error:
             log.warning("database unavailable", error=error.for_operators())
             return DATABASE_AWAY

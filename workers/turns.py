@@ -67,9 +67,7 @@ class Turn:
         self._settings = settings
         self._sleep = sleep
         self._exchanges: list[Exchange] = []
-        self._bounds = CallBounds(
-            deadline=began + settings.turn_limit, record=self._exchanges.append
-        )
+        self._bounds = CallBounds(deadline=began + settings.turn_limit, record=self._record)
         self._seen: PowerState | None = None
         self._force_stopped = False
 
@@ -85,6 +83,15 @@ class Turn:
         except Exception as error:
             log.exception("turn broke", attempt=self._claim.attempt)
             return self._result(failure=internal_failure(error))
+
+    def _record(self, exchange: Exchange) -> None:
+        self._exchanges.append(exchange)
+        log.debug(
+            "host asked",
+            request=exchange.request,
+            answer=exchange.answer,
+            seconds=round(exchange.seconds, 4),
+        )
 
     def _take(self) -> TurnResult:
         before = self._ask()
@@ -121,6 +128,7 @@ class Turn:
 
     def _force_stop(self) -> Failure | None:
         """Send StopVm once. Gives the error to report if the VM turns out not to be stopping."""
+        log.info("force stop", vm_uuid=self._claim.vm_uuid, attempt=self._claim.attempt)
         try:
             self._driver.force_stop(self._claim.vm_uuid, self._bounds)
         except FinalHostError:

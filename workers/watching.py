@@ -17,6 +17,7 @@ from shared.broker import DISPATCH_TASK, HOUSEKEEPING_QUEUE, STOPS_QUEUE
 from workers.dispatcher import run_round
 from workers.heartbeat import Heartbeat
 from workers.leaving import Leaving, is_told_to_end
+from workers.metrics_server import serve_metrics
 from workers.ticks import Ticks
 
 
@@ -41,6 +42,8 @@ def watch_over(worker: Any, parts: WorkerParts) -> None:
     """
     settings = parts.settings
     parts.syncs.fit_into(int(worker.concurrency))
+    parts.metrics.watch_pool(worker.pool)
+    serve_metrics(parts.metrics.registry, settings)
     queues = worker.app.amqp.queues
     # Not the node's name: two workers of one name would answer each other's heartbeats.
     own = f"heartbeat.{uuid4()}"
@@ -73,7 +76,8 @@ def watch_over(worker: Any, parts: WorkerParts) -> None:
     repeat(leaving.step, every=1.0, name="leaving")
     if HOUSEKEEPING_QUEUE in queues.consume_from:
         ticks = Ticks(
-            lambda: run_round(parts.engine, parts.broker, parts.settings), is_stopping=is_stopping
+            lambda: run_round(parts.engine, parts.broker, parts.settings, parts.metrics),
+            is_stopping=is_stopping,
         )
         task_prerun.connect(ticks.note, sender=worker.app.tasks[DISPATCH_TASK], weak=False)
         repeat(ticks.step, every=settings.dispatch_interval, name="ticks")

@@ -77,6 +77,18 @@ class DueStop:
 
     stop_task_id: UUID
     request_id: str
+    was_sent: bool = False
+    """A message was sent for it before, and nobody has claimed it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverdueStop:
+    """A stop that has failed because its deadline passed while it waited."""
+
+    host: str
+    """The host's name."""
+    age: float
+    """Seconds since it was accepted."""
 
 
 class Refusal(StrEnum):

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from shared.models.errors import ErrorCode
     from shared.models.hosts import SealedHost
+    from shared.models.states import AttemptOutcome
     from shared.models.turns import Claim, DueStop, Refusal, TurnResult
     from shared.sealing import Sealer
     from shared.settings import Settings
@@ -44,6 +46,14 @@ class Settled:
     """What settling did."""
 
     state: StopState
+    outcome: AttemptOutcome
+    """What the turn is written down as."""
+    code: ErrorCode | None
+    """Why the stop failed, or is tried again."""
+    turn_error: ErrorCode | None
+    """What ended the turn, unless it was well."""
+    age: float
+    """Seconds since the stop was accepted."""
     wake: tuple[DueStop, ...]
     """Stops of the same host that may use the place now; send them after the commit."""
 
@@ -100,7 +110,14 @@ def settle_stop(
     decision = decide(result, stop.standing, settings)
     places = _note_answer(connection, stop.host, result, settings)
     wake = write_decision(connection, stop, result, decision, places=places)
-    return Settled(state=decision.state, wake=tuple(wake))
+    return Settled(
+        state=decision.state,
+        outcome=decision.outcome,
+        code=decision.code,
+        turn_error=None if result.failure is None else result.failure.code,
+        age=stop.age,
+        wake=tuple(wake),
+    )
 
 
 def _note_answer(

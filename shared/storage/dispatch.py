@@ -11,6 +11,7 @@ from sqlalchemy import (
     any_,
     bindparam,
     case,
+    extract,
     func,
     literal,
     or_,
@@ -23,7 +24,7 @@ from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from shared.models.errors import ErrorCode
 from shared.models.states import WAITING_STATES, AttemptOutcome, StopState
-from shared.models.turns import DueStop
+from shared.models.turns import DueStop, OverdueStop
 from shared.storage.clock import now
 from shared.storage.host_standing import BREAKER_THRESHOLD, ROOM
 from shared.storage.stop_states import is_one_of, is_still, is_waiting
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from sqlalchemy import CTE, Result, Select
+    from sqlalchemy import CTE, Select
     from sqlalchemy.orm import Session
     from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -79,8 +80,8 @@ def release_expired(session: Session, *, limit: int) -> int:
     return session.execute(select(func.count()).select_from(released).add_cte(closed)).scalar_one()
 
 
-def fail_overdue(session: Session, *, grace: timedelta, limit: int) -> int:
-    """Fail waiting stops that nobody could look at in time; gives how many.
+def fail_overdue(session: Session, *, grace: timedelta, limit: int) -> list[OverdueStop]:
+    """Fail waiting stops that nobody could look at in time, and give them.
 
     A stop that can be claimed at its deadline gets one last look; those that cannot (the host's
     breaker is open, or its queue is long) end here, `grace` later.
@@ -122,7 +123,9 @@ def fail_overdue(session: Session, *, grace: timedelta, limit: int) -> int:
             error_code=ErrorCode.DEADLINE_EXCEEDED,
             error_message=reason,
         )
-        .returning(StopTask.id)
+        .returning(
+            VmHost.name.label("host"), extract("epoch", now - StopTask.accepted_at).label("age")
+        )
         .cte("failed")
     )
     freed = (
@@ -131,7 +134,8 @@ def fail_overdue(session: Session, *, grace: timedelta, limit: int) -> int:
         .values(in_progress=False, updated_at=now)
         .cte("freed")
     )
-    return session.execute(select(func.count()).select_from(failed).add_cte(freed)).scalar_one()
+    rows = session.execute(select(failed.c.host, failed.c.age).add_cte(freed))
+    return [OverdueStop(host=row.host, age=float(row.age)) for row in rows]
 
 
 def take_due(
@@ -150,7 +154,7 @@ def take_due(
         .prefix_with("MATERIALIZED")
     )
     due = (
-        select(StopTask.id)
+        select(StopTask.id, StopTask.sent_at.is_not(None).label("was_sent"))
         .where(
             StopTask.vm_host_id == room.c.id,
             is_waiting(StopTask.state),
@@ -165,11 +169,19 @@ def take_due(
         .with_for_update(skip_locked=True, key_share=True)
         .lateral("due")
     )
-    picked = select(due.c.id).select_from(room.join(due, true())).limit(limit).cte("picked")
-    rows = session.connection().execute(
-        _marking_sent(picked), {BREAKER_THRESHOLD: breaker_threshold}
+    picked = (
+        select(due.c.id, due.c.was_sent)
+        .select_from(room.join(due, true()))
+        .limit(limit)
+        .cte("picked")
     )
-    return _due_stops(rows)
+    rows = session.connection().execute(
+        _marking_sent(picked).returning(picked.c.was_sent), {BREAKER_THRESHOLD: breaker_threshold}
+    )
+    return [
+        DueStop(stop_task_id=row.id, request_id=row.request_id, was_sent=row.was_sent)
+        for row in rows
+    ]
 
 
 def _marking_sent(picked: CTE) -> ReturningUpdate[UUID, str]:
@@ -208,10 +220,6 @@ def take_next_of_host() -> Select[UUID, str]:
     )
     woken = _marking_sent(picked).cte("woken")
     return select(woken.c.id, woken.c.request_id)
-
-
-def _due_stops(rows: Result[UUID, str]) -> list[DueStop]:
-    return [DueStop(stop_task_id=row.id, request_id=row.request_id) for row in rows]
 
 
 def mark_unsent(session: Session, stop_task_ids: Sequence[UUID]) -> None:

@@ -57,6 +57,8 @@ class LockedStop:
     cvm_id: int
     standing: Standing
     host: LockedHost
+    age: float
+    """Seconds since it was accepted."""
 
 
 _LOCK_CLAIMED = CompiledStatement(
@@ -67,6 +69,7 @@ _LOCK_CLAIMED = CompiledStatement(
         StopTask.failures,
         StopTask.confirmations,
         extract("epoch", StopTask.deadline_at - now).label("seconds_left"),
+        extract("epoch", now - StopTask.accepted_at).label("age"),
     )
     # The host first: rows are locked in the order in which they stand here.
     .select_from(join(VmHost, StopTask, StopTask.vm_host_id == VmHost.id))
@@ -91,7 +94,7 @@ def lock_claimed(connection: Connection[Any], claim: Claim) -> LockedStop | None
     ).fetchone()
     if row is None:
         return None
-    cap, unreachable_count, cvm_id, failures, confirmations, seconds_left = row
+    cap, unreachable_count, cvm_id, failures, confirmations, seconds_left, age = row
     return LockedStop(
         id=claim.stop_task_id,
         cvm_id=cvm_id,
@@ -104,6 +107,7 @@ def lock_claimed(connection: Connection[Any], claim: Claim) -> LockedStop | None
         host=LockedHost(
             id=claim.vm_host_id, max_concurrent_stops=cap, unreachable_count=unreachable_count
         ),
+        age=float(age),
     )
 
 

@@ -39,6 +39,9 @@ INVALID = CALLERS[:5]
 OPEN = dict.fromkeys(CALLERS, 200)
 """Statuses of a route that wants no key."""
 
+OFF = dict.fromkeys(CALLERS, 404)
+"""Of a route that is not served unless a setting says so: `test_metrics.py` has what it wants."""
+
 WORKSPACE = {
     **dict.fromkeys(INVALID, 401),
     "stranger_key": 200,
@@ -62,6 +65,7 @@ TABLE = {
     "GET /health/live": OPEN,
     "GET /health/ready": OPEN,
     "GET /openapi.json": OPEN,
+    "GET /metrics": OFF,
     "POST /api/v1/cvms/batch-stop": WORKSPACE,
     "PUT /api/v1/cvms/{cvm_id}/operation": ADMINS,
     "DELETE /api/v1/cvms/{cvm_id}/operation": {**ADMINS, "admin_key": 204},

@@ -1,8 +1,9 @@
 """The services of `docker-compose.yml` without Docker, as local processes.
 
 What is emulated: profiles, dependencies, configs, commands, environments, health checks, and the
-two foreign images. Each service's name becomes 127.0.0.1, and each of its ports a free one, or the
-published one. Containers themselves, networks and restarts are not.
+foreign images of PostgreSQL and Valkey. Each service's name becomes 127.0.0.1, and each of its
+ports a free one, or the published one. Containers themselves, networks and restarts are not, nor
+what only watches.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from tests.support.compose import ROOT, container_ports
 from tests.support.compose_images import make_role_and_database, postgres_command, write_programs
 from tests.support.postgresql import free_port
 
+
+NOT_HERE = ("prom/", "grafana/")
+"""Images whose programs no wheel has; `tests/test_compose.py` looks at their services."""
 
 PATIENCE = 60.0
 """Seconds after which a wait for something that must happen is a failed test."""
@@ -62,9 +66,13 @@ class LocalServices:
 
     @property
     def services(self) -> dict[str, Any]:
-        """Each service of the file, profiles or not."""
+        """Each service of the file, profiles or not, but for those that only watch the others."""
         services: dict[str, Any] = self.document["services"]
-        return services
+        return {
+            name: service
+            for name, service in services.items()
+            if not service["image"].startswith(NOT_HERE)
+        }
 
     def port(self, service: str, inner: int) -> int:
         """Say where a service's port is here."""
@@ -192,7 +200,7 @@ class LocalServices:
             "PATH": ":".join(map(str, paths)),
             "HOME": str(self.directory),
             "HOSTNAME": socket.gethostname(),
-            **{key: self._with_hosts(self._in_tmp(name, str(v))) for key, v in own.items()},
+            **{key: self._with_hosts(self._own(name, str(v))) for key, v in own.items()},
         }
 
     def _local(self, name: str, text: str) -> str:
@@ -201,6 +209,12 @@ class LocalServices:
         for inner, outer in self._ports[name].items():
             text = re.sub(rf"(?<!\d){inner}(?!\d)", str(outer), text)
         return text
+
+    def _own(self, name: str, text: str) -> str:
+        """Put this machine's place for what a service listens on, or writes to."""
+        if text == "0.0.0.0" or text.isdigit():  # noqa: S104 - it is taken away
+            return self._local(name, text)
+        return self._in_tmp(name, text)
 
     def _in_tmp(self, name: str, text: str) -> str:
         """Put a directory of its own where a service has its own /tmp."""

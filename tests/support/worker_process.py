@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -83,7 +84,8 @@ def running_worker(
     environment
         Further variables.
     """
-    node = f"under-test@{os.getpid()}"
+    named = dict(pairwise(options)).get("-n")
+    node = named or f"under-test@{os.getpid()}"
     with log_file.open("ab") as log:
         process = subprocess.Popen(
             [

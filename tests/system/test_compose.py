@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 import psycopg
 import pytest
+import yaml
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
@@ -20,6 +21,7 @@ from redis.retry import Retry
 from tests.support.compose import COMPOSE_FILE, REQUIRED, ROOT, read
 from tests.support.compose_processes import PATIENCE, LocalServices
 from tests.support.postgresql import free_port
+from tests.support.scraped import TOKEN, scrape
 
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServices]:
         **REQUIRED,
         "CVMSTOP_API_PORT": str(free_port()),
         "CVMSTOP_FLOWER_PORT": str(free_port()),
+        "CVMSTOP_METRICS_TOKEN": TOKEN,
     }
     directory = tmp_path_factory.mktemp("compose")
     with LocalServices(read(COMPOSE_FILE, variables), directory) as made:
@@ -44,7 +47,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServices]:
         assert made.down() == []
         for name in made.services:
             log = made.log(name)
-            assert not [secret for secret in REQUIRED.values() if secret in log], name
+            assert not [secret for secret in (*REQUIRED.values(), TOKEN) if secret in log], name
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,17 @@ def test_demo_data_may_run_again(local: LocalServices) -> None:
     )
     assert again.returncode == 0, again.stderr
     assert "_key=" not in again.stdout
+
+
+@pytest.mark.parametrize("name", ["api", "worker", "housekeeping"])
+def test_prometheus_gets_metrics_where_it_looks_for_them(local: LocalServices, name: str) -> None:
+    jobs = yaml.safe_load((ROOT / "monitoring/prometheus.yml").read_text())["scrape_configs"]
+    (port,) = (
+        found["port"] for job in jobs for found in job["dns_sd_configs"] if found["names"] == [name]
+    )
+    local.await_health(name)
+    page = scrape(f"http://127.0.0.1:{local.port(name, port)}")
+    assert page.series("cvmstop_build_info")
 
 
 def test_health_checks_pass(local: LocalServices) -> None:

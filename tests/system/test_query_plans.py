@@ -36,6 +36,7 @@ from shared.services.stops import ClaimedStop, claim_stop, settle_stop
 from shared.storage import sync_schedule
 from shared.storage.cvm_views import LOOKED_THROUGH
 from shared.storage.inventory import find_hosts, read_standings
+from shared.storage.monitoring import read_host_gauges
 from shared.storage.operations import end_expired
 from shared.tables import StopTask
 from tests.support.explained import Explained, explaining
@@ -191,6 +192,19 @@ def test_standings_of_all_hosts(archive: Archive) -> None:
         assert sum(standing["stops_open"] for standing in standings.values()) == still_open
 
     require_quick(look(archive, read), statements=2, examined=2 * ROWS.open)
+
+
+def test_a_scrape(archive: Archive) -> None:
+    still_open = archive.one("count(*) FROM stop_tasks WHERE finished_at IS NULL")
+    drifted = archive.one("count(*) FROM cvm_drifts WHERE ended_at IS NULL")
+
+    def scrape(session: Session) -> None:
+        hosts = read_host_gauges(session)
+        assert sum(sum(host.open_stops.values()) for host in hosts) == still_open
+        assert sum(host.drifted for host in hosts) == drifted
+
+    examined = 4 * (ROWS.hosts + ROWS.open + ROWS.drifted)
+    require_quick(look(archive, scrape), statements=2, examined=examined)
 
 
 @pytest.mark.parametrize("role", UserRole)

@@ -35,6 +35,7 @@ from tests.workers.test_dispatcher import RecordingBroker
 from workers.dispatcher import run_round
 from workers.drivers.registry import Drivers
 from workers.inventory import HostSyncs
+from workers.metrics import WorkerMetrics
 from workers.parts import WorkerParts
 from workers.stops import work_on_stop
 
@@ -282,6 +283,7 @@ class Line:
             sealer=sealer,
             drivers=drivers,
             syncs=HostSyncs(self.engine, drivers, sealer, settings),
+            metrics=WorkerMetrics(),
         )
         headers = {"X-API-Key": key}
         with (

@@ -22,6 +22,7 @@ from tests.support.simulated_host import simulated_host
 from tests.workers.test_dispatcher import RecordingBroker
 from workers.drivers.registry import Drivers
 from workers.inventory import HostSyncs
+from workers.metrics import WorkerMetrics
 from workers.parts import WorkerParts
 from workers.stops import STALE, work_on_stop
 
@@ -47,6 +48,7 @@ def parts(yard: Yard) -> Iterator[WorkerParts]:
         sealer=sealer,
         drivers=drivers,
         syncs=HostSyncs(yard.engine, drivers, sealer, settings),
+        metrics=WorkerMetrics(),
     )
     yield made
     made.drivers.close()
