@@ -39,8 +39,21 @@ TRANSPORTS = {"", "unix", "tcp", "tls", "ssh", "libssh", "libssh2"}
 RUNS_PROGRAM = {"command", "netcat"}
 """Parameters that name a program to start, here or on the host."""
 
-UNVERIFIED = {("no_verify", "1"), ("known_hosts_verify", "ignore")}
-"""Parameters that turn off the check of who answers."""
+UNVERIFIED = {"no_verify", "known_hosts_verify"}
+"""Parameters that turn off the check of who answers. libvirt takes many values for it."""
+
+TAKEN = {
+    "keyfile",
+    "known_hosts",
+    "mode",
+    "no_tty",
+    "pkipath",
+    "proxy",
+    "socket",
+    "sshauth",
+    "vcenter",
+}
+"""Parameters that may be given. Others do what no address is for; `authfile` reads a file."""
 
 SECRET_IN_VALUE = re.compile(r"://[^/@]*:[^/@]*@")
 """A URL with a password, as a proxy's may be."""
@@ -82,7 +95,6 @@ class LibvirtUri:
         try:
             parts = urlsplit(text)
             _ = parts.port
-            parameters = parse_qsl(parts.query, keep_blank_values=True)
         except ValueError:
             msg = "the address has a host or port that cannot be read; " + WANTED
             raise ValueError(msg) from None
@@ -95,20 +107,28 @@ class LibvirtUri:
         if parts.fragment:
             msg = "the address has a fragment; " + WANTED
             raise ValueError(msg)
-        _check_parameters(parameters)
-        needs_no_tty = transport == "ssh" and "no_tty" not in dict(parameters)
+        _check_parameters(parts.query)
+        needs_no_tty = transport == "ssh" and "no_tty=" not in parts.query
         joint = "&" if parts.query else "?"
         return cls(text=text, opened=f"{text}{joint}no_tty=1" if needs_no_tty else text)
 
 
-def _check_parameters(parameters: list[tuple[str, str]]) -> None:
-    for name, value in parameters:
-        if name in RUNS_PROGRAM:
-            msg = f"the address's parameter {name!r} starts a program; leave it out"
+def _check_parameters(query: str) -> None:
+    """Look at a query as libvirt reads it: `;` parts it too, and names may be in capitals."""
+    for name, value in parse_qsl(query.replace(";", "&"), keep_blank_values=True):
+        if name.lower() in RUNS_PROGRAM:
+            msg = f"the address's parameter {name[:40]!r} starts a program; leave it out"
             raise ValueError(msg)
-        if (name, value) in UNVERIFIED:
-            msg = f"the address's parameter {name!r} turns verification off; leave it out"
+        if name.lower() in UNVERIFIED:
+            msg = f"the address's parameter {name[:40]!r} turns verification off; leave it out"
             raise ValueError(msg)
         if "pass" in name.lower() or SECRET_IN_VALUE.search(value):
             msg = f"the address's parameter {name[:40]!r} holds a secret; it belongs into no URI"
             raise ValueError(msg)
+        if name not in TAKEN:
+            known = ", ".join(sorted(TAKEN))
+            msg = f"the address's parameter {name[:40]!r} is not taken; there is: {known}"
+            raise ValueError(msg)
+    if ";" in query:
+        msg = "the address's parameters are parted by ';'; part them by '&'"
+        raise ValueError(msg)
