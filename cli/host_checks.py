@@ -87,6 +87,8 @@ def _check(drivers: Drivers, connection: HostConnection, settings: Settings) -> 
         report["vms"] = len(driver.list_vms(bounds))
     except HostError as error:
         _note(report, error.code, error.message)
+    except Exception as error:  # noqa: BLE001 - one host's fault must not cost the others' reports
+        _note(report, ErrorCode.INTERNAL, f"a fault in cvmstop ({type(error).__name__}: {error})")
     else:
         report["ok"] = True
     return report

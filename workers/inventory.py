@@ -47,7 +47,7 @@ NO_PLACE = "as many syncs run here as may: the next interval's goes on"
 """Result of a sync that was not begun."""
 
 GONE = "the host was removed"
-SUPERSEDED = "a list that was asked for later is written down already"
+SUPERSEDED = "a later list is written down already, or the host was replaced meanwhile"
 BREAKER_OPEN = "not asked: the host does not answer stops, its breaker is open"
 
 
@@ -167,7 +167,9 @@ class HostSyncs:
     def _sync(self, host: HostToSync) -> SyncResult:
         vms = self._ask(host)
         with self._writing, transaction(self._engine) as session:
-            counts = write_list(session, host.id, vms, asked_at=host.asked_at)
+            counts = write_list(
+                session, host.id, vms, asked_at=host.asked_at, asked=host.reached_by
+            )
         if counts is None:
             return SyncResult(host=host.reached_by.name, problem=SUPERSEDED)
         return SyncResult(host=host.reached_by.name, counts=counts)

@@ -24,6 +24,8 @@ class ErrorCode(StrEnum):
     """The address answers, but not with dstack-vmm's API (404, or an unknown method)."""
     BAD_VM_ID = "bad_vm_id"
     """The CVM's `vm_uuid` is not one that a host can have."""
+    MIGRATED_AWAY = "migrated_away"
+    """The VM runs on another host now, says this one."""
     BAD_HOST_CONFIGURATION = "bad_host_configuration"
     """The host's row cannot be used: its credentials cannot be opened, or its driver is unknown."""
     STILL_RUNNING = "still_running"

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, SecretStr, field_serializer
 if TYPE_CHECKING:
     from pydantic import SerializationInfo
 
+UUID_DRIVERS = frozenset({"libvirt"})
+"""Drivers whose VM ids are UUIDs: written in any form, listed by the host in one."""
+
 DEFAULT_CAP = 8
 """Stops on one host at once, unless its operator says otherwise.
 

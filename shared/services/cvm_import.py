@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from shared.exceptions import ImportRefusedError
+from shared.models.hosts import UUID_DRIVERS
 from shared.models.inventory import ImportCounts
 from shared.services.cvm_file import Problem
 from shared.storage import cvm_records as storage
@@ -13,7 +16,6 @@ from shared.tables import VmHost, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from uuid import UUID
 
     from sqlalchemy.orm import Session
 
@@ -39,18 +41,46 @@ def import_cvms(session: Session, file: CvmFile) -> ImportCounts:
 
 
 def _import(session: Session, file: CvmFile) -> ImportCounts:
-    found = _Found(session, file.records)
-    problems = [*file.problems, *found.problems()]
+    records, problems = _in_their_hosts_form(session, file.records)
+    found = _Found(session, records)
+    problems += [*file.problems, *found.problems()]
     if problems:
         raise ImportRefusedError([str(p) for p in sorted(problems, key=lambda p: p.line)])
     # A VM may pass from one CVM of the file to another: nobody has it for a moment, so that the
     # unique constraint, which looks at each row as it is written, does not see it twice.
     storage.take_vms_away(session, found.giving_up_a_wanted_vm())
-    storage.put_cvms(session, file.records, workspaces=found.workspaces, hosts=found.hosts)
+    storage.put_cvms(session, records, workspaces=found.workspaces, hosts=found.hosts)
     return ImportCounts(
-        added=len(file.records) - len(found.known),
+        added=len(records) - len(found.known),
         updated=len(found.known),
     )
+
+
+def _in_their_hosts_form(
+    session: Session, records: list[CvmRecord]
+) -> tuple[list[CvmRecord], list[Problem]]:
+    """Write UUIDs of VMs as their hosts list them: by others a sync would not know the CVM."""
+    names = {record.host for record in records if record.host}
+    hosts = storage.hosts_by_driver(session, names, UUID_DRIVERS)
+    written: list[CvmRecord] = []
+    problems: list[Problem] = []
+    lines: dict[tuple[str, str], int] = {}
+    for record in records:
+        if record.host not in hosts or record.vm_uuid is None:
+            written.append(record)
+            continue
+        try:
+            vm_uuid = str(UUID(record.vm_uuid))
+        except ValueError:
+            what = f"vm_uuid {record.vm_uuid} is no UUID, as those of host {record.host} are"
+            problems.append(Problem(record.line, what))
+            continue
+        earlier = lines.setdefault((record.host, vm_uuid), record.line)
+        if earlier != record.line:
+            what = f"vm_uuid {vm_uuid} on host {record.host} is in line {earlier} already"
+            problems.append(Problem(record.line, what))
+        written.append(replace(record, vm_uuid=vm_uuid))
+    return written, problems
 
 
 class _Found:

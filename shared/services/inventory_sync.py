@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from shared.models.hosts import SealedHost
     from shared.models.inventory import ListedVm
 
 
 def write_list(
-    session: Session, host_id: UUID, vms: Iterable[ListedVm], *, asked_at: datetime
+    session: Session,
+    host_id: UUID,
+    vms: Iterable[ListedVm],
+    *,
+    asked_at: datetime,
+    asked: SealedHost | None = None,
 ) -> SyncCounts | None:
     """Make the rows of a host's VMs what its list says, in one transaction.
 
@@ -41,12 +47,14 @@ def write_list(
         counts as vanished.
     asked_at
         The database's time from before the host was asked.
+    asked
+        How the host was reached; a list of what it was before it was replaced is dropped.
 
     Returns
     -------
     SyncCounts
-        None when nothing was written: the host is gone, or a list that was asked for later is
-        written down already.
+        None when nothing was written: the host is gone or was replaced, or a list that was asked
+        for later is written down already.
     """
     listed = list(vms)
     usable = _usable(listed)
@@ -54,6 +62,12 @@ def write_list(
     # After all that takes time: who wants to claim a stop on the host waits for the lock.
     host = storage.lock_host(session, host_id)
     if host is None or (host.synced_at is not None and host.synced_at >= asked_at):
+        return None
+    if asked is not None and host.reached_by != (
+        asked.driver,
+        asked.address,
+        asked.sealed_credentials,
+    ):
         return None
     written = storage.write_list(session, host, usable, hash_ids=hash_ids, asked_at=asked_at)
     return SyncCounts(

@@ -57,6 +57,12 @@ def find_ids(
     return {row.name: row.id for row in rows}
 
 
+def hosts_by_driver(session: Session, names: Collection[str], drivers: Collection[str]) -> set[str]:
+    """Give those of the named hosts that one of the drivers is for."""
+    query = select(VmHost.name).where(VmHost.name == _any_text(names), VmHost.driver.in_(drivers))
+    return set(session.scalars(query))
+
+
 def lock_cvms(session: Session, hash_ids: Collection[str]) -> dict[str, KnownCvm]:
     """Read CVMs and lock them until the transaction ends.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, exists, select
 from sqlalchemy.orm import aliased
 
-from shared.tables import Cvm, CvmDrift, VmHost, Workspace
+from shared.tables import Cvm, CvmDrift, StopTask, VmHost, Workspace
 
 
 if TYPE_CHECKING:
@@ -39,7 +39,11 @@ COLUMNS: tuple[Any, ...] = (
     Cvm.vanished_at,
     CvmDrift.noticed_at.label("drift_noticed_at"),
     DriftHost.name.label("drift_host"),
-    CvmDrift.stop_task_id.label("drift_stop_task_id"),
+    # Not one of another workspace, where the CVM was before: its stops are not told here.
+    select(StopTask.id)
+    .where(StopTask.id == CvmDrift.stop_task_id, StopTask.workspace_id == Cvm.workspace_id)
+    .scalar_subquery()
+    .label("drift_stop_task_id"),
     Cvm.created_at,
     Cvm.updated_at,
 )

@@ -8,7 +8,7 @@ else has locked are passed over, and are right after the next sync.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ class LockedForSync:
     """A host whose row is locked until the transaction ends."""
 
     id: UUID
+    reached_by: tuple[str, str, bytes | None] = field(repr=False)
+    """Driver, address and sealed credentials."""
     adopts_into: UUID | None
     synced_at: datetime | None
     may_adopt: bool
@@ -51,7 +53,9 @@ class LockedForSync:
 # An import may wait for a CVM that is being adopted here, and this for one that it is importing.
 _LOCK_HOST = text(
     """
-SELECT adopts_into, synced_at,
+SELECT adopts_into, driver, address, sealed_credentials,
+       -- A clock that was ahead must not keep every later list out.
+       CASE WHEN synced_at <= clock_timestamp() THEN synced_at END,
        CASE WHEN adopts_into IS NOT NULL THEN pg_try_advisory_xact_lock_shared(:import_lock) END
 FROM vm_hosts WHERE id = :host FOR NO KEY UPDATE
 """
@@ -63,9 +67,13 @@ def lock_host(session: Session, host_id: UUID) -> LockedForSync | None:
     row = session.execute(_LOCK_HOST, {"host": host_id, "import_lock": IMPORT_LOCK}).one_or_none()
     if row is None:
         return None
-    adopts_into, synced_at, may_adopt = row
+    adopts_into, driver, address, sealed_credentials, synced_at, may_adopt = row
     return LockedForSync(
-        id=host_id, adopts_into=adopts_into, synced_at=synced_at, may_adopt=bool(may_adopt)
+        id=host_id,
+        reached_by=(driver, address, sealed_credentials),
+        adopts_into=adopts_into,
+        synced_at=synced_at,
+        may_adopt=bool(may_adopt),
     )
 
 
@@ -148,17 +156,18 @@ ON CONFLICT DO NOTHING
 _DRIFTS = _with_list(
     f"""
 on_host AS MATERIALIZED (
-    SELECT cvms.id, listed.state
+    SELECT cvms.id, cvms.vm_uuid, listed.state
     FROM cvms LEFT JOIN listed ON listed.vm_uuid = cvms.vm_uuid
     WHERE cvms.vm_host_id = :host AND cvms.vm_uuid IS NOT NULL AND NOT {_HELD}
         AND cvms.status = coalesce(listed.state, 'absent')
 ), newest AS MATERIALIZED (
     SELECT on_host.id AS cvm_id, stop.id AS stop_task_id
     FROM on_host CROSS JOIN LATERAL (
-        SELECT id, state, finished_at FROM stop_tasks WHERE cvm_id = on_host.id
+        SELECT id, state, finished_at, vm_uuid FROM stop_tasks WHERE cvm_id = on_host.id
         ORDER BY accepted_at DESC, id DESC LIMIT 1
     ) AS stop
     WHERE on_host.state = ANY(CAST(:drift AS text[])) AND stop.state = 'succeeded'
+        AND stop.vm_uuid = on_host.vm_uuid
         AND stop.finished_at < CAST(:asked_at AS timestamptz)
         AND NOT EXISTS (
             SELECT FROM cvm_drifts WHERE cvm_drifts.cvm_id = on_host.id AND ended_at IS NULL

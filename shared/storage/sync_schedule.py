@@ -53,10 +53,18 @@ _WAIT = func.make_interval(
     0, 0, 0, 0, 0, 0, _SECONDS * (1 - JITTER / 2 + JITTER * func.random(type_=Double))
 )
 
+_TOO_LONG = _EVERY * (2 * LONGEST_WAIT)
+
 # Compared with the transaction's time: `clock.now` is another at each row.
 _DUE = (
     select(VmHost.id)
-    .where(VmHost.next_sync_at <= func.now())
+    .where(
+        or_(
+            VmHost.next_sync_at <= func.now(),
+            # Nobody waits for so long: the clock was ahead when it was written.
+            VmHost.next_sync_at > func.now() + func.make_interval(0, 0, 0, 0, 0, 0, _TOO_LONG),
+        )
+    )
     .order_by(VmHost.next_sync_at)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True, key_share=True)

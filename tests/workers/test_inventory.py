@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from uuid import UUID
 
+    from shared.models.inventory import HostToSync, ListedVm
     from tests.shared.conftest import Yard
     from tests.support.simulated_host import SimulatedHost
 
@@ -55,6 +56,41 @@ def made_syncs(yard: Yard, **changed: Any) -> Iterator[HostSyncs]:
 def syncs(yard: Yard) -> Iterator[HostSyncs]:
     with made_syncs(yard) as made:
         yield made
+
+
+def replace_host(yard: Yard, host_id: UUID) -> None:
+    with transaction(yard.engine) as session:
+        session.get_one(VmHost, host_id).address = "http://127.0.0.1:9"
+
+
+def test_the_list_of_a_host_that_was_replaced_meanwhile_is_dropped(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, syncs: HostSyncs
+) -> None:
+    """The old machine's VMs are not the new one's, and the new one's have not vanished."""
+    with simulated_host() as host:
+        host.add_vm()
+        host_id = write_down(yard, host)
+        ask = HostSyncs._ask
+
+        def ask_slowly(self: HostSyncs, asked: HostToSync) -> list[ListedVm]:
+            ask(self, asked)
+            replace_host(yard, host_id)
+            return []
+
+        monkeypatch.setattr(HostSyncs, "_ask", ask_slowly)
+        result = syncs.run(host_id, heed_breaker=False)
+    assert (result.counts, result.problem) == (None, SUPERSEDED)
+    with transaction(yard.engine) as session:
+        assert set(session.scalars(select(Cvm.status))) == {"unknown"}, "as they were before"
+
+
+def test_a_clock_that_was_ahead_keeps_no_list_out(yard: Yard, syncs: HostSyncs) -> None:
+    with simulated_host() as host:
+        host.add_vm()
+        host_id = write_down(yard, host)
+        with transaction(yard.engine) as session:
+            session.execute(text("UPDATE vm_hosts SET synced_at = now() + interval '1 year'"))
+        assert syncs.run(host_id, heed_breaker=False).counts is not None
 
 
 def write_down(yard: Yard, host: SimulatedHost, *, cvms: bool = True, **columns: Any) -> UUID:

@@ -55,6 +55,29 @@ def place_of(session: Session, number: int | str) -> tuple[str | None, str | Non
     return host, vm_uuid
 
 
+LIBVIRT_UUID = "4c4c4544-0042-3510-8051-b7c04f4a4d32"
+
+
+def test_a_uuid_is_written_as_libvirt_lists_it(seeded: Session) -> None:
+    """A sync would take the CVM for vanished, and the VM for one that nobody knows."""
+    make_host(seeded, name="kvm").driver = "libvirt"
+    place = {"workspace": "blue", "host": "kvm", "name": "x"}
+    written = LIBVIRT_UUID.upper().replace("-", "")
+    import_cvms(seeded, file_of({"id": "cvm_9", **place, "vm_uuid": written}))
+    assert place_of(seeded, 9) == ("kvm", LIBVIRT_UUID)
+    assert problems_of(
+        seeded,
+        {"id": "cvm_7", **place, "vm_uuid": LIBVIRT_UUID.upper()},
+        {"id": "cvm_8", **place, "vm_uuid": written},
+        {"id": "cvm_6", **place, "vm_uuid": "vm-6"},
+    ) == [
+        f"line 1: vm_uuid {LIBVIRT_UUID} on host kvm belongs to cvm_9 already",
+        f"line 2: vm_uuid {LIBVIRT_UUID} on host kvm is in line 1 already",
+        f"line 2: vm_uuid {LIBVIRT_UUID} on host kvm belongs to cvm_9 already",
+        "line 3: vm_uuid vm-6 is no UUID, as those of host kvm are",
+    ]
+
+
 @pytest.fixture
 def seeded(session: Session) -> Session:
     """A workspace `blue`, hosts `h1` and `h2`, CVMs 1 and 2 on `h1`."""

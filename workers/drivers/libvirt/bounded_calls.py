@@ -38,6 +38,10 @@ Twice the usual cap: a daemon that falls silent in the middle of work leaves one
 """
 
 
+NEARLY = 0.9
+"""Share of the time to connect from which on a connection has had it: threads wake up late."""
+
+
 class NoDomainError(Exception):
     """The host does not know the domain."""
 
@@ -59,6 +63,8 @@ class BoundedCalls:
         Cleans texts of secrets.
     connect_timeout
         Longest wait for a connection, in seconds.
+    most_given_up
+        Calls that were given up and hang still, at most.
     """
 
     def __init__(
@@ -70,11 +76,12 @@ class BoundedCalls:
         transcriber: Transcriber,
         *,
         connect_timeout: float,
+        most_given_up: int = MOST_GIVEN_UP,
     ) -> None:
         self._address = address
         self._library = library
         self._connections = connections
-        self._threads = Threads(name, MOST_GIVEN_UP)
+        self._threads = Threads(name, most_given_up)
         self._transcriber = transcriber
         self._connect_timeout = connect_timeout
 
@@ -142,9 +149,13 @@ class BoundedCalls:
             if call.sent:
                 msg = f"{what}: no answer within {seconds:.1f} s"
                 raise OutcomeUnknownError(ErrorCode.HOST_TIMEOUT, msg)
-            if call.is_connecting:
-                msg = f"{what}: no connection within {seconds:.1f} s"
+            if call.seconds_of_connecting >= NEARLY * min(self._connect_timeout, seconds):
+                msg = f"{what}: no connection within {call.seconds_of_connecting:.1f} s"
                 raise HostUnreachableError(ErrorCode.HOST_UNREACHABLE, msg)
+            if not call.has_connection:
+                # Others had them all, or were making theirs: nothing is learnt of the host.
+                msg = f"{what}: not sent, no connection became free within {seconds:.1f} s"
+                raise OutOfTimeError(ErrorCode.HOST_TIMEOUT, msg)
             msg = f"{what}: no answer within {seconds:.1f} s"
             raise HostSilentError(ErrorCode.HOST_TIMEOUT, msg)
         if outcome.error is not None:
@@ -157,6 +168,7 @@ class BoundedCalls:
         while True:
             try:
                 connection, was_kept = self._connections.take(call)
+                call.got_connection()
             except LibraryError as error:
                 text = self._transcriber.clean(error.message)
                 raise failures.explain_open(what, error, text) from None

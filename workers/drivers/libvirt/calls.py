@@ -34,14 +34,21 @@ class Call:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._connecting_since: float | None = None
+        self._has_connection = False
         self._given_up = False
         self._sent = False
         self._outcome: Outcome | None = None
 
     @property
-    def is_connecting(self) -> bool:
-        """Whether it is this call that makes a connection."""
-        return self._connecting_since is not None
+    def has_connection(self) -> bool:
+        """Whether a connection was got: from then on it is the host that is waited for."""
+        return self._has_connection
+
+    @property
+    def seconds_of_connecting(self) -> float:
+        """How long this call has been making a connection; 0 while it makes none."""
+        since = self._connecting_since
+        return 0.0 if since is None else time.monotonic() - since
 
     @property
     def given_up(self) -> bool:
@@ -58,6 +65,10 @@ class Call:
         with self._changed:
             self._connecting_since = time.monotonic() if begins else None
             self._changed.notify_all()
+
+    def got_connection(self) -> None:
+        """Note that the call has a connection."""
+        self._has_connection = True
 
     def about_to_send(self) -> None:
         """Note that what changes a domain is sent now.

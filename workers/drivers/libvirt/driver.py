@@ -20,7 +20,12 @@ from workers.drivers.libvirt import failures
 from workers.drivers.libvirt.bounded_calls import BoundedCalls, NoDomainError
 from workers.drivers.libvirt.connections import LibvirtConnections
 from workers.drivers.libvirt.library import load_library
-from workers.drivers.libvirt.states import NAMES, is_set_to_restart, power_state_of
+from workers.drivers.libvirt.states import (
+    NAMES,
+    has_migrated,
+    is_set_to_restart,
+    power_state_of,
+)
 from workers.drivers.libvirt.uri import LibvirtUri
 from workers.drivers.protocol import HostVersion, HostVm
 from workers.drivers.transcript import Transcriber
@@ -38,6 +43,16 @@ Value = TypeVar("Value")
 SECOND_LOOK = 2.0
 """Seconds after which a domain that was brought down is looked at again. Ours: who starts domains
 again on libvirt's event does it within moments."""
+
+STATE_STATS = ("state.state", "state.reason")
+"""Names of what `virDomainGetState` gives, among a domain's statistics."""
+
+MOST_LISTS_GIVEN_UP = 2
+"""Lists that were given up and hang still; with so many none is asked for.
+
+A list waits for every domain, also for one that the daemon is stuck with: that must not use up what
+stops of the others have.
+"""
 
 CLOSE_PATIENCE = 1.0
 """Seconds that closing waits for a daemon."""
@@ -85,13 +100,23 @@ class LibvirtDriver:
         self._library = load_library()
         self._credentials = connection.credentials
         self._connections = LibvirtConnections(self._library, self._connect)
+        transcriber = Transcriber(secret_texts(connection.credentials, None))
         self._calls = BoundedCalls(
             connection.name,
             self._uri.text,
             self._library,
             self._connections,
-            Transcriber(secret_texts(connection.credentials, None)),
+            transcriber,
             connect_timeout=connect_timeout,
+        )
+        self._lists = BoundedCalls(
+            connection.name,
+            self._uri.text,
+            self._library,
+            self._connections,
+            transcriber,
+            connect_timeout=connect_timeout,
+            most_given_up=MOST_LISTS_GIVEN_UP,
         )
         self._query_timeout = query_timeout
         self._stop_timeout = stop_timeout
@@ -100,7 +125,7 @@ class LibvirtDriver:
     @property
     def hanging_calls(self) -> int:
         """How many calls were given up and hang still."""
-        return self._calls.hanging
+        return self._calls.hanging + self._lists.hanging
 
     def power_state(self, vm_uuid: str, bounds: CallBounds) -> PowerState:
         """Ask what state a domain is in; `ABSENT` for one that the host does not know."""
@@ -116,9 +141,12 @@ class LibvirtDriver:
             return json.dumps({"state": name, "reason": answer[1]})
 
         try:
-            number, _, is_active = self._ask("virDomainGetState", request, work, show, bounds)
+            number, reason, is_active = self._ask("virDomainGetState", request, work, show, bounds)
         except NoDomainError:
             return PowerState.ABSENT
+        if has_migrated(number, reason):
+            msg = f"at {self._uri.text}: the domain has migrated to another host, and may run there"
+            raise FinalHostError(ErrorCode.MIGRATED_AWAY, msg)
         return power_state_of(number, is_active=is_active)
 
     def force_stop(self, vm_uuid: str, bounds: CallBounds) -> None:
@@ -175,7 +203,10 @@ class LibvirtDriver:
         return max(SECOND_LOOK, self._restart_guard) if restarts else SECOND_LOOK
 
     def list_vms(self, bounds: CallBounds) -> list[HostVm]:
-        """List every domain of the host, those that are off too, in one call."""
+        """List every domain of the host, those that are off too, in one call.
+
+        Without those that have migrated away: whether they run, this host does not know.
+        """
 
         def work(connection: Any, _call: Call) -> list[tuple[str, str, int, bool]]:
             try:
@@ -185,16 +216,22 @@ class LibvirtDriver:
                     raise
                 # ESX and others: one question for each domain
                 domains = connection.listAllDomains()
-                stats = [(domain, {"state.state": domain.state()[0]}) for domain in domains]
+                stats = [
+                    (domain, dict(zip(STATE_STATS, domain.state(), strict=True)))
+                    for domain in domains
+                ]
             return [
                 (domain.UUIDString(), domain.name(), values["state.state"], domain.ID() != -1)
                 for domain, values in stats
+                if not has_migrated(values["state.state"], values.get("state.reason", 0))
             ]
 
         def show(domains: list[tuple[str, str, int, bool]]) -> str:
             return f"{len(domains)} domains"
 
-        found = self._ask("virConnectGetAllDomainStats", {}, work, show, bounds)
+        found = self._lists.make(
+            "virConnectGetAllDomainStats", {}, work, show, bounds, timeout=self._query_timeout
+        )
         return [
             HostVm(vm_uuid=uuid, name=name, power_state=power_state_of(number, is_active=active))
             for uuid, name, number, active in found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import time
 import weakref
 from contextlib import suppress
 from functools import cache
@@ -27,6 +28,9 @@ KEEPALIVE_INTERVAL = 5
 KEEPALIVE_COUNT = 3
 """So many of them unanswered, and libvirt closes the connection: after 20 s of silence. It ends
 calls that were given up; that turns end in time does not rest on it."""
+
+EVENTS_PAUSE = 1.0
+"""Seconds of rest for an event loop that fails, so that it does not fail all the time."""
 
 NOT_INSTALLED = (
     "the libvirt driver needs the Python package libvirt-python, which is not installed here:"
@@ -105,8 +109,10 @@ class LibvirtLibrary:
 
     def _run_events(self) -> None:
         while True:
-            with suppress(self.error):
+            try:
                 self.module.virEventRunDefaultImpl()
+            except self.error:
+                time.sleep(EVENTS_PAUSE)
 
     def _let_go(self) -> None:
         """Leave what is open to the kernel: closing it would wait for a daemon that is silent."""

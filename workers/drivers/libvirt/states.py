@@ -44,6 +44,16 @@ default, and a domain that is off does not reboot. Searched for as text: libvirt
 one form, and a match in a comment of somebody's costs a wait."""
 
 
+SHUTOFF = 5
+MIGRATED = 4
+"""`VIR_DOMAIN_SHUTOFF_MIGRATED`: of a domain that is off, as it runs elsewhere now."""
+
+
+def has_migrated(number: int, reason: int) -> bool:
+    """Whether a domain left this host while it ran: it is off here, and not down."""
+    return (number, reason) == (SHUTOFF, MIGRATED)
+
+
 def power_state_of(number: int, *, is_active: bool) -> PowerState:
     """Give the state of a domain as ours.
 

@@ -20,10 +20,11 @@ from workers.drivers.errors import (
     HostSilentError,
     HostUnreachableError,
     OutcomeUnknownError,
+    OutOfTimeError,
 )
 from workers.drivers.libvirt.bounded_calls import MOST_GIVEN_UP
 from workers.drivers.libvirt.connections import LibvirtConnections
-from workers.drivers.libvirt.driver import LibvirtDriver
+from workers.drivers.libvirt.driver import MOST_LISTS_GIVEN_UP, LibvirtDriver
 from workers.drivers.libvirt.failures import FROM_RPC, Code, explain_open
 from workers.drivers.libvirt.library import LibraryError
 
@@ -57,6 +58,7 @@ class MadeUp:
         self.asked = 0
         self.on_state: Callable[[], Any] = lambda: [1, 1]
         self.on_destroy: Callable[[], Any] = lambda: 0
+        self.on_list: Callable[[], Any] = list
 
     def lookupByUUIDString(self, uuid: str) -> MadeUp:  # noqa: N802 - libvirt's name
         assert uuid == UUID
@@ -65,6 +67,9 @@ class MadeUp:
     def state(self) -> Any:
         self.asked += 1
         return self.on_state()
+
+    def getAllDomainStats(self, _stats: int) -> Any:  # noqa: N802 - libvirt's name
+        return self.on_list()
 
     def destroy(self) -> Any:
         self.destroyed += 1
@@ -102,6 +107,15 @@ def driver_on(connect: Connect, *connections: MadeUp, **timeouts: float) -> Libv
     made_up = LibvirtConnections(driver._library, lambda: next(left))
     driver._connections = driver._calls._connections = made_up
     return driver
+
+
+def test_a_domain_that_has_migrated_away_is_not_down(connect: Connect, bounds: CallBounds) -> None:
+    """It is off here, with a reason of its own, and runs elsewhere."""
+    gone = MadeUp()
+    gone.on_state = lambda: [5, 4]
+    with pytest.raises(FinalHostError) as caught:
+        driver_on(connect, gone).power_state(UUID, bounds)
+    assert caught.value.code is ErrorCode.MIGRATED_AWAY
 
 
 def test_a_question_is_asked_again_on_a_new_connection(
@@ -182,6 +196,41 @@ def test_calls_that_hang_are_given_up_and_bounded(connect: Connect, bounds: Call
     assert driver._connections.idle == 8
     assert sum(host.closed for host in hosts) == MOST_GIVEN_UP - 8
     assert driver.power_state(UUID, bounds) is PowerState.RUNNING
+
+
+def test_waiting_for_a_connection_says_nothing_of_the_host(
+    connect: Connect, bounds: CallBounds
+) -> None:
+    """Connections are made one by one: who waits for the others' has not asked anything."""
+    go_on = threading.Event()
+    driver = connect(query_timeout=0.1, connect_timeout=60)
+    slow = LibvirtConnections(driver._library, lambda: go_on.wait(60) and MadeUp())
+    driver._connections = driver._calls._connections = slow
+    connecting = threading.Thread(target=lambda: driver.force_stop(UUID, bounds), daemon=True)
+    connecting.start()
+    eventually(lambda: slow._connecting is not None)
+    with pytest.raises(OutOfTimeError, match="no connection became free"):
+        driver.power_state(UUID, bounds)
+    go_on.set()
+    connecting.join(10)
+
+
+def test_lists_that_hang_leave_stops_their_places(connect: Connect, bounds: CallBounds) -> None:
+    """A list waits for each domain, also for one that the daemon is stuck with."""
+    go_on = threading.Event()
+    hosts = [MadeUp() for _ in range(MOST_LISTS_GIVEN_UP + 1)]
+    for host in hosts:
+        host.on_list = lambda: go_on.wait(60) and []
+    driver = driver_on(connect, *hosts, query_timeout=0.05)
+    driver._lists._connections = driver._connections
+    for _ in range(MOST_LISTS_GIVEN_UP):
+        with pytest.raises(HostSilentError):
+            driver.list_vms(bounds)
+    with pytest.raises(HostUnreachableError, match="2 calls to the host hang already"):
+        driver.list_vms(bounds)
+    assert driver.power_state(UUID, bounds) is PowerState.RUNNING
+    go_on.set()
+    eventually(lambda: driver.hanging_calls == 0)
 
 
 def test_a_destroy_that_hangs_has_an_unknown_outcome(connect: Connect, bounds: CallBounds) -> None:
