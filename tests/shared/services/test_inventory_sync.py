@@ -454,6 +454,12 @@ class TestDrift:
         assert host.must_sync(*ALL).drifted == 1
         assert len(host.drifts()) == 1
 
+    def test_is_none_of_another_vm_that_the_cvm_has_now(self, host: Host) -> None:
+        """It was stopped, and deployed anew since: nobody has stopped what runs."""
+        host.stop("vm-1")
+        host.alter("UPDATE cvms SET vm_uuid = 'vm-new' WHERE vm_uuid = 'vm-1'")
+        assert host.must_sync(vm("vm-new"), *ALL[1:]).drifted == 0
+
     def test_is_none_without_a_stop_or_after_one_that_failed(self, host: Host) -> None:
         host.stop("vm-1")
         host.stop("vm-1")
