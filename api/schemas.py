@@ -193,7 +193,9 @@ class DriftView(BaseModel):
 
     noticed_at: datetime = Field(description="When the host was asked that reported it")
     host: str
-    stop_task_id: UUID = Field(description="The stop that had succeeded")
+    stop_task_id: UUID | None = Field(
+        description="The stop that had succeeded; null if it was in another workspace"
+    )
 
 
 class CvmView(BaseModel):

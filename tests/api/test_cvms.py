@@ -57,6 +57,20 @@ def drift(engine: Engine, hash_id: str) -> UUID:
 
 
 class TestOne:
+    def test_a_stop_of_the_workspace_it_was_in_before_is_not_told(
+        self, client: httpx.Client, world: World, clean: Engine
+    ) -> None:
+        drift(clean, world.ours[0])
+        with transaction(clean) as session:
+            elsewhere = "SELECT workspace_id FROM cvms WHERE hash_id = :theirs"
+            session.execute(
+                text(f"UPDATE stop_tasks SET workspace_id = ({elsewhere})"),  # noqa: S608 - our own text
+                {"theirs": world.theirs[0]},
+            )
+        shown = get(client, f"/{world.ours[0]}")["drift"]
+        assert shown["noticed_at"]
+        assert shown["stop_task_id"] is None
+
     def test_as_it_was_seen_last(self, client: httpx.Client, world: World, clean: Engine) -> None:
         with transaction(clean) as session:
             session.execute(

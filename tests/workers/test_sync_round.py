@@ -72,6 +72,11 @@ class TestSchedule:
         assert 40 < wait_of(yard, host) <= 72
         assert self.due(yard) == set()
 
+    def test_a_clock_that_was_ahead_puts_nobody_off_for_long(self, yard: Yard) -> None:
+        (host,) = add_hosts(yard)
+        alter(yard, "UPDATE vm_hosts SET next_sync_at = now() + interval '1 year'")
+        assert self.due(yard) == {host}
+
     def test_waits_differ(self, yard: Yard) -> None:
         hosts = add_hosts(yard, 20)
         self.due(yard)
