@@ -50,6 +50,9 @@ class ApiMetrics:
         self.stops_accepted = Counter(
             "cvmstop_stops_accepted", "Stops that were accepted.", registry=self.registry
         )
+        self.stops_canceled = Counter(
+            "cvmstop_stops_canceled", "Stops that were canceled.", registry=self.registry
+        )
         self._requests = Histogram(
             "cvmstop_http_request_duration_seconds",
             "Time from a request's head to the end of its answer.",

@@ -84,5 +84,6 @@ def cancel_batch_route(batch_id: UUID, parts: Parts, caller: CurrentCaller) -> C
     """Cancel what can be of those that have not ended, and say what of them goes on."""
     with transaction(parts.engine) as session:
         answer = cancel_batch(session, caller, batch_id)
+    parts.metrics.stops_canceled.inc(answer.canceled)
     log.info("stops canceled", batch_id=str(batch_id), stops=answer.canceled)
     return cancel_view(answer)

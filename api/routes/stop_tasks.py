@@ -113,5 +113,6 @@ def cancel_stop_task(stop_task_id: UUID, parts: Parts, caller: CurrentCaller) ->
     """Cancel it, or say why it goes on."""
     with transaction(parts.engine) as session:
         answer = cancel_stop(session, caller, stop_task_id)
+    parts.metrics.stops_canceled.inc(answer.canceled)
     log.info("stops canceled", stop_task_id=str(stop_task_id), stops=answer.canceled)
     return cancel_view(answer)

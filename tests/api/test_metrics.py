@@ -122,6 +122,18 @@ class TestWhatIsCounted:
         assert page.total("cvmstop_stop_messages_sent_total", reason="accepted") == 3
         assert page.total("cvmstop_stop_messages_refused_total") == 0
 
+    def test_canceled_and_retried_stops(self, url: str, http: httpx.Client, world: World) -> None:
+        stop(http, *world.ours[:3])
+        tasks = http.get("/api/v1/stop-tasks").json()["items"]
+        one = f"/api/v1/stop-tasks/{tasks[0]['id']}"
+        assert http.post(f"{one}/cancel").status_code == 200
+        assert http.post(f"/api/v1/batches/{tasks[0]['batch_id']}/cancel").status_code == 200
+        assert http.post(f"{one}/retry").status_code == 200
+        page = scrape(url)
+        assert page.total("cvmstop_stops_canceled_total") == 3
+        assert page.total("cvmstop_stops_accepted_total") == 4
+        assert page.total("cvmstop_stop_messages_sent_total", reason="accepted") == 4
+
     def test_a_broker_that_is_away(self, watched: Settings, world: World) -> None:
         away = SecretStr(f"redis://127.0.0.1:{free_port()}/0")
         app = create_app(watched.model_copy(update={"broker_url": away}))
