@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import psycopg
 import pytest
 from redis import Redis
 from sqlalchemy import func, select
@@ -17,11 +15,10 @@ from shared.broker import STOP_TASK, STOPS_QUEUE
 from shared.database import transaction
 from shared.models.states import OPEN_STATES
 from shared.tables import Cvm, StopBatch, StopTask
+from tests.support.statements import statements_seen
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy import Engine
 
     from tests.api.conftest import World
@@ -44,21 +41,6 @@ def open_tasks(engine: Engine) -> list[StopTask]:
         tasks = list(session.scalars(select(StopTask).where(StopTask.state.in_(OPEN_STATES))))
         session.expunge_all()
         return tasks
-
-
-@contextmanager
-def statements_seen() -> Iterator[list[str]]:
-    """Collect the SQL that this process runs meanwhile, whoever had psycopg run it."""
-    statements: list[str] = []
-    execute = psycopg.Cursor.execute
-
-    def note(self: psycopg.Cursor[Any], query: Any, *rest: Any, **named: Any) -> Any:
-        statements.append(str(query))
-        return execute(self, query, *rest, **named)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(psycopg.Cursor, "execute", note)
-        yield statements
 
 
 class TestCounting:

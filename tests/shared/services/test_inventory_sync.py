@@ -26,6 +26,7 @@ from shared.services.stops import ClaimedStop, claim_stop, settle_stop
 from shared.storage.inventory_sync import SEEN_STEP, lock_host
 from shared.tables import Cvm, CvmDrift, UnassignedVm, VmHost
 from tests.support.seeds import make_caller, make_cvm, make_host, make_workspace
+from tests.support.statements import statements_seen
 
 
 if TYPE_CHECKING:
@@ -552,22 +553,12 @@ class TestLocks:
 
 def count_statements(host: Host, vms: list[ListedVm]) -> int:
     """Count what one sync sends to the database."""
-    sent = 0
-    execute = psycopg.Cursor.execute
-
-    def count(cursor: psycopg.Cursor[Any], *arguments: Any, **named: Any) -> Any:
-        nonlocal sent
-        sent += 1
-        return execute(cursor, *arguments, **named)
-
-    with pytest.MonkeyPatch.context() as patch:
-        asked_at = host.now()
-        patch.setattr(psycopg.Cursor, "execute", count)
-        with transaction(host.engine) as session:
-            counts = write_list(session, host.id, vms, asked_at=asked_at)
+    asked_at = host.now()
+    with statements_seen() as statements, transaction(host.engine) as session:
+        counts = write_list(session, host.id, vms, asked_at=asked_at)
     assert counts is not None
     assert counts.vms == len(vms)
-    return sent
+    return len(statements)
 
 
 def test_as_many_statements_for_a_thousand_vms_as_for_ten(host: Host) -> None:
