@@ -42,7 +42,7 @@ RESEND = Change(
 )
 
 NO_WAKE_ON_FAILURE = Change(
-    "api/routes/batch_stop.py",
+    "api/accepted.py",
     "    except BrokerUnavailableError as error:",
     "    except ZeroDivisionError as error:",
 )
