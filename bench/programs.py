@@ -13,7 +13,7 @@ import httpx
 from bench.running import running
 from bench.waiting import wait_until
 from shared.broker import HOUSEKEEPING_QUEUE, STOPS_QUEUE, make_celery
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from bench.running import running
 from bench.sides.cvmstop import Cvmstop
 from bench.sides.stock.side import Stock
 from bench.waiting import listens, wait_until
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 
 
 if TYPE_CHECKING:

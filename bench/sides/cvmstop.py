@@ -9,7 +9,7 @@ from bench.sides.side import CONCURRENCY, Side, has_blocked_client
 from bench.waiting import listens
 from shared.broker import Broker, make_celery
 from shared.models.batches import MAX_BATCH
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 
 
 if TYPE_CHECKING:

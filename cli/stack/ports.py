@@ -32,7 +32,8 @@ def choose_ports(count: int) -> list[int]:
     StackError
         There are not so many.
     """
-    candidates = random.sample(range(FIRST, LAST), LAST - FIRST)
+    # Not by the seeded generator: two processes with one seed would choose the same.
+    candidates = random.SystemRandom().sample(range(FIRST, LAST), LAST - FIRST)
     found: list[int] = []
     for port in candidates:
         if len(found) == count:

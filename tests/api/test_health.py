@@ -16,7 +16,7 @@ from api.main import create_app
 from shared.database import transaction
 from shared.engine import make_engine
 from shared.exceptions import SchemaError
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 from tests.support.served_api import served_api
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from api.main import create_app
 from shared.database import transaction
 from shared.settings import MetricsSettings
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 from tests.support.scraped import TOKEN, Page, scrape
 from tests.support.served_api import served_api
 

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from api.main import create_app
 from shared.database import transaction
 from shared.tables import StopBatch
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 from tests.support.served_api import served_api
 from tests.support.silent_server import silent_server
 

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 
 from shared.database import transaction
 from shared.tables import VmHost
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 from tests.support.seeds import make_cvm, make_ended_stop, make_key, make_user, make_workspace
 from tests.support.simulated_host import simulated_host
 

@@ -9,7 +9,7 @@ from shared.database import transaction
 from shared.sealing import Sealer, new_sealing_key
 from shared.services.stops import connection_of
 from shared.tables import VmHost
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 from tests.support.simulated_host import simulated_host
 
 

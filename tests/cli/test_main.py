@@ -13,7 +13,7 @@ from sqlalchemy import text
 from cli.edge import failures_told
 from cli.main import COMMANDS, load_command
 from shared.exceptions import NotFoundError
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 
 
 if TYPE_CHECKING:

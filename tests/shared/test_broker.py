@@ -17,7 +17,7 @@ from shared.broker import STOP_TASK, STOPS_QUEUE, Broker, make_celery
 from shared.exceptions import BrokerUnavailableError
 from shared.models.turns import DueStop
 from shared.settings import BrokerSettings
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 

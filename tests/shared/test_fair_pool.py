@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from shared.engine import make_engine
 from shared.fair_pool import Turnstile
 from shared.settings import DatabaseSettings
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 

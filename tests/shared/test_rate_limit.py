@@ -20,7 +20,7 @@ from shared.exceptions import BrokerUnavailableError, RateLimitedError, Settings
 from shared.models.turns import DueStop
 from shared.rate_limit import RateLimit
 from shared.settings import ApiSettings, BrokerSettings
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 from tests.support.silent_server import SilentServer, silent_server
 from tests.support.waiting import eventually
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.settings import ENV_PREFIX
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 

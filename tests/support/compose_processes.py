@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from tests.support.compose import ROOT, container_ports
 from tests.support.compose_images import make_role_and_database, postgres_command, write_programs
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 
 
 NOT_HERE = ("prom/", "grafana/")

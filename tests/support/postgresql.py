@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from mirakuru import TCPExecutor
 
 from cli.stack import postgresql
+from tests.support.ports import free_port
 
 
 if TYPE_CHECKING:
@@ -40,14 +40,6 @@ class _Executor(TCPExecutor):
     def after_start_check(self) -> bool:
         """Wait until it lets us in: it listens a moment before it does."""
         return postgresql.is_ready(self.port, password=self.password)
-
-
-def free_port() -> int:
-    """Find a TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

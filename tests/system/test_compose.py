@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 from tests.support.compose import COMPOSE_FILE, REQUIRED, ROOT, read
 from tests.support.compose_processes import PATIENCE, LocalServices
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 from tests.support.scraped import TOKEN, scrape
 
 

@@ -16,7 +16,7 @@ from shared.broker import HOUSEKEEPING_QUEUE, STOPS_QUEUE
 from shared.database import transaction
 from tests.shared.conftest import Yard, yard
 from tests.support.api_process import ApiProcess, api_process
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 from tests.support.scraped import METRICS, TOKEN, Page, scrape
 from tests.support.seeds import make_caller, make_cvm, make_host, make_workspace
 from tests.support.simulated_host import SimulatedHost, simulated_host

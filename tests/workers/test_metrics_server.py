@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 from pydantic import SecretStr
 
-from tests.support.postgresql import free_port
+from tests.support.ports import free_port
 from tests.support.scraped import TOKEN, scrape
 from workers.metrics_server import serve_metrics
 

@@ -9,7 +9,8 @@ from pydantic import SecretStr
 
 from cli.stack import postgresql
 from shared.exceptions import StackError
-from tests.support.postgresql import free_port, running_postgresql
+from tests.support.ports import free_port
+from tests.support.postgresql import running_postgresql
 
 
 if TYPE_CHECKING:

@@ -168,9 +168,3 @@ def answering(*answers: bytes) -> Callable[[Peer], None]:
             peer.send(waiting.pop(0) if len(waiting) > 1 else waiting[0])
 
     return behave
-
-
-def free_port() -> int:
-    """Give a port at which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])

@@ -14,7 +14,8 @@ from pydantic import SecretStr
 from shared.models.errors import ErrorCode
 from shared.models.hosts import HostCredentials
 from shared.models.states import PowerState
-from tests.workers.drivers.raw_hosts import Peer, RawHost, answering, free_port, http_answer
+from tests.support.ports import free_port
+from tests.workers.drivers.raw_hosts import Peer, RawHost, answering, http_answer
 from workers.drivers.dstack import MAX_ANSWER
 from workers.drivers.errors import (
     FinalHostError,

@@ -13,7 +13,8 @@ import pytest
 
 from shared.models.errors import ErrorCode
 from shared.models.states import PowerState
-from tests.workers.drivers.raw_hosts import Peer, RawHost, answering, free_port, http_answer
+from tests.support.ports import free_port
+from tests.workers.drivers.raw_hosts import Peer, RawHost, answering, http_answer
 from workers.drivers import connections
 from workers.drivers.errors import (
     HostError,
