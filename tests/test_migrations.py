@@ -58,6 +58,9 @@ def _details(engine: Engine) -> dict[str, set[tuple[object, ...]]]:
         "columns": "SELECT table_name, column_name, data_type, udt_name, is_nullable,"
         " column_default, identity_generation"
         " FROM information_schema.columns WHERE table_schema = 'public'",
+        "functions": "SELECT proname, pg_get_functiondef(oid) FROM pg_proc"
+        " WHERE pronamespace = 'public'::regnamespace",
+        "triggers": "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
         "storage parameters": "SELECT relname, reloptions FROM pg_class"
         " WHERE relnamespace = 'public'::regnamespace AND reloptions IS NOT NULL",
     }

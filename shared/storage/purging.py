@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from shared.database import unbounded
-from shared.tables import CvmDrift, StopAttempt, StopBatch, StopTask
+from shared.tables import CvmDrift, StopAttempt, StopBatch, StopChange, StopTask
 
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ _STOPS = (
 _DELETIONS: tuple[Delete, ...] = (
     delete(StopAttempt).where(StopAttempt.stop_task_id == any_(_ids("stops"))),
     delete(CvmDrift).where(CvmDrift.stop_task_id == any_(_ids("stops"))),
+    delete(StopChange).where(StopChange.batch_id == any_(_ids("batches"))),
     delete(StopTask).where(StopTask.id == any_(_ids("stops"))),
     delete(StopBatch).where(StopBatch.id == any_(_ids("batches"))),
 )
@@ -93,7 +94,7 @@ _DELETIONS: tuple[Delete, ...] = (
 def delete_oldest(
     connection: Connection, *, older_than: timedelta, limit: int, attempts: int
 ) -> Purged:
-    """Delete the oldest batches that may go, with their stops, attempts and drifts.
+    """Delete the oldest batches that may go, with their stops, and all that is known of those.
 
     Parameters
     ----------

@@ -4,18 +4,21 @@ from shared.tables.access import ApiKey, Membership, User, Workspace
 from shared.tables.base import Base
 from shared.tables.inventory import Cvm, UnassignedVm, VmHost
 from shared.tables.operations import CvmOperation
+from shared.tables.stop_changes import BatchWatch, StopChange
 from shared.tables.stops import CvmDrift, StopAttempt, StopBatch, StopTask
 
 
 __all__ = [
     "ApiKey",
     "Base",
+    "BatchWatch",
     "Cvm",
     "CvmDrift",
     "CvmOperation",
     "Membership",
     "StopAttempt",
     "StopBatch",
+    "StopChange",
     "StopTask",
     "UnassignedVm",
     "User",

@@ -20,7 +20,7 @@ from shared.services.batch_stop import accept_batch
 from shared.services.stop_records import find_batch, find_stop
 from shared.services.stops import ClaimedStop, claim_stop
 from shared.storage.purging import Purged, delete_oldest
-from shared.tables import Cvm, CvmDrift, StopAttempt, StopBatch, StopTask
+from shared.tables import Cvm, CvmDrift, StopAttempt, StopBatch, StopChange, StopTask
 from tests.support.waiting import wait_until
 from workers.purge import purge, run_purge
 
@@ -103,6 +103,16 @@ class TestWhatGoes:
             assert run(yard) == Purged(batches=1, stops=3)
         assert left(yard) == (0, 0, 0)
         assert logged == [{"event": "purged", "batches": 1, "stops": 3, "log_level": "info"}]
+
+    def test_with_every_change_of_its_stops(self, yard: Yard) -> None:
+        accept(yard, 2)
+        end(yard, claimed=True)
+        (open_one,) = yard.accept()
+        alter(yard, "UPDATE stop_tasks SET state = 'confirming' WHERE id = :id", id=open_one)
+        grow_old(yard)
+        run(yard)
+        with transaction(yard.engine) as session:
+            assert session.scalars(select(StopChange.stop_task_id)).all() == [open_one]
 
     def test_one_without_stops(self, yard: Yard) -> None:
         accept(yard, 0)
