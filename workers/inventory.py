@@ -12,6 +12,7 @@ import structlog
 
 from shared.database import transaction
 from shared.exceptions import DatabaseUnavailableError, SealError
+from shared.models.errors import Fate
 from shared.models.inventory import ListedVm
 from shared.services.inventory_sync import write_list
 from shared.services.stops import connection_of
@@ -155,7 +156,10 @@ class HostSyncs:
             return self._failed(host, BREAKER_OPEN)
         try:
             return self._sync(host)
-        except (HostError, SealError) as error:
+        except HostError as error:
+            is_unreachable = error.fate in {Fate.UNREACHABLE, Fate.UNKNOWN}
+            return self._failed(host, str(error), is_unreachable=is_unreachable)
+        except SealError as error:
             problem = str(error)
         except DatabaseUnavailableError:
             raise
@@ -183,9 +187,17 @@ class HostSyncs:
             for vm in driver.list_vms(bounds)
         ]
 
-    def _failed(self, host: HostToSync, problem: str) -> SyncResult:
+    def _failed(
+        self, host: HostToSync, problem: str, *, is_unreachable: bool = False
+    ) -> SyncResult:
         with transaction(self._engine) as session:
-            note_failure(session, host.id, problem, asked_at=host.asked_at)
+            note_failure(
+                session,
+                host.id,
+                problem,
+                asked_at=host.asked_at,
+                is_unreachable=is_unreachable,
+            )
         return SyncResult(host=host.reached_by.name, problem=problem)
 
 

@@ -97,3 +97,7 @@ class StopFilter:
     """Accepted then or later."""
     accepted_before: datetime | None = None
     """Accepted before then."""
+    request_id: str | None = None
+    """The id of the request that asked, as log lines have it."""
+    retried: bool | None = None
+    """Whether it was tried again, whatever came of that: the retry is a stop of its own."""

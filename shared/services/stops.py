@@ -136,7 +136,7 @@ def _note_answer(
         )
         return 0
     was_asked = bool(result.exchanges)
-    if host.unreachable_count > 0 and was_asked:
+    if host.has_not_answered and was_asked:
         note_reachable(connection, host)
         return host.max_concurrent_stops
     return 1

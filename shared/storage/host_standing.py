@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Integer, Interval, Text, bindparam, case, func, null, select, update
+from sqlalchemy import Integer, Interval, Text, bindparam, case, func, null, or_, select, update
 from sqlalchemy.orm import aliased
 
 from shared.models.states import StopState
@@ -33,7 +33,8 @@ class LockedHost:
 
     id: UUID
     max_concurrent_stops: int
-    unreachable_count: int
+    has_not_answered: bool
+    """The last stop or sync did not reach it."""
 
 
 def _stopping_on_host() -> ScalarSelect[int]:
@@ -66,6 +67,10 @@ BREAKER_IS_OPEN = func.coalesce(VmHost.breaker_open_until > now, False)
 """Whether the breaker of the host of the surrounding query is open."""
 
 
+HAS_NOT_ANSWERED = or_(VmHost.unreachable_count > 0, VmHost.unreachable_since.is_not(None))
+"""Whether the last stop or sync did not reach the host of the surrounding query."""
+
+
 def refusal_of_host(*, breaker_is_open: bool, room: int) -> Refusal | None:
     """Say why nothing may be claimed on a host that stands so; None if something may."""
     if breaker_is_open:
@@ -75,8 +80,8 @@ def refusal_of_host(*, breaker_is_open: bool, room: int) -> Refusal | None:
 
 _NOTE_REACHABLE = CompiledStatement(
     update(VmHost)
-    .where(VmHost.id == bindparam("host"), VmHost.unreachable_count > 0)
-    .values(unreachable_count=0, breaker_open_until=None, last_error=None)
+    .where(VmHost.id == bindparam("host"), HAS_NOT_ANSWERED)
+    .values(unreachable_count=0, breaker_open_until=None, last_error=None, unreachable_since=None)
 )
 
 
@@ -98,6 +103,7 @@ _NOTE_UNREACHABLE = CompiledStatement(
             else_=null(),
         ),
         last_error=bindparam("message", type_=Text),
+        unreachable_since=func.coalesce(VmHost.unreachable_since, now),
     )
 )
 

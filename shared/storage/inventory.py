@@ -54,6 +54,7 @@ def put_host(
             "unreachable_count": 0,
             "breaker_open_until": None,
             "last_error": None,
+            "unreachable_since": None,
             "next_sync_at": func.now(),
             "sync_error": None,
         }

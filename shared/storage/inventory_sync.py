@@ -225,6 +225,8 @@ _FINISH = text(
 UPDATE vm_hosts SET
     synced_at = :asked_at,
     sync_error = NULL,
+    -- Not one that answers questions and lets force stops hang.
+    unreachable_since = CASE WHEN unreachable_count > 0 THEN unreachable_since END,
     next_sync_at = CASE WHEN sync_error IS NULL THEN next_sync_at ELSE now() END
 WHERE id = :host
 """

@@ -34,7 +34,7 @@ from shared.models.turns import DueStop
 from shared.storage.clock import now
 from shared.storage.compiled import CompiledStatement
 from shared.storage.dispatch import take_next_of_host
-from shared.storage.host_standing import LockedHost
+from shared.storage.host_standing import HAS_NOT_ANSWERED, LockedHost
 from shared.storage.stop_states import is_still
 from shared.tables import Cvm, CvmDrift, StopAttempt, StopTask, VmHost
 
@@ -64,7 +64,7 @@ class LockedStop:
 _LOCK_CLAIMED = CompiledStatement(
     select(
         VmHost.max_concurrent_stops,
-        VmHost.unreachable_count,
+        HAS_NOT_ANSWERED.label("has_not_answered"),
         StopTask.cvm_id,
         StopTask.failures,
         StopTask.confirmations,
@@ -94,7 +94,7 @@ def lock_claimed(connection: Connection[Any], claim: Claim) -> LockedStop | None
     ).fetchone()
     if row is None:
         return None
-    cap, unreachable_count, cvm_id, failures, confirmations, seconds_left, age = row
+    cap, has_not_answered, cvm_id, failures, confirmations, seconds_left, age = row
     return LockedStop(
         id=claim.stop_task_id,
         cvm_id=cvm_id,
@@ -105,7 +105,7 @@ def lock_claimed(connection: Connection[Any], claim: Claim) -> LockedStop | None
             seconds_left=float(seconds_left),
         ),
         host=LockedHost(
-            id=claim.vm_host_id, max_concurrent_stops=cap, unreachable_count=unreachable_count
+            id=claim.vm_host_id, max_concurrent_stops=cap, has_not_answered=has_not_answered
         ),
         age=float(age),
     )

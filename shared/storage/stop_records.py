@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, func, select, tuple_
+from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.orm import aliased
 
-from shared.models.states import OPEN_STATES
-from shared.storage.stop_states import is_one_of
+from shared.storage.stop_conditions import conditions, in_the_text, newest_retry, seen_by
 from shared.tables import Cvm, StopAttempt, StopBatch, StopTask, User, VmHost, Workspace
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, ScalarSelect
-    from sqlalchemy.orm import InstrumentedAttribute, Session
+    from sqlalchemy.orm import Session
 
     from shared.models.pages import Cursor, StopFilter
     from shared.models.states import StopState
-
-Key = TypeVar("Key", int, UUID)
 
 
 class StopRecord(NamedTuple):
@@ -47,32 +43,25 @@ class BatchRecord(NamedTuple):
 
 
 def _stops(sees_only: UUID | None) -> Select[StopTask, str, str, str, UUID, UUID]:
+    """Select all stops, also those that the caller may not see."""
     # A CVM may have come from another workspace since: its stops there are none of the caller's.
-    before, after = aliased(StopTask), aliased(StopTask)
+    before = aliased(StopTask)
     retry_of = select(before.id).where(before.id == StopTask.retry_of)
-    retried_by = (
-        select(after.id)
-        .where(after.retry_of == StopTask.id)
-        .order_by(after.accepted_at.desc(), after.id.desc())
-        .limit(_in_the_text(1, "newest"))
-    )
     if sees_only is not None:
         retry_of = retry_of.where(before.workspace_id == sees_only)
-        retried_by = retried_by.where(after.workspace_id == sees_only)
-    query = (
+    return (
         select(
             StopTask,
             Cvm.hash_id,
             VmHost.name,
             Workspace.name,
             retry_of.scalar_subquery(),
-            retried_by.scalar_subquery(),
+            newest_retry(sees_only),
         )
         .join(Cvm, Cvm.id == StopTask.cvm_id)
         .join(VmHost, VmHost.id == StopTask.vm_host_id)
         .join(Workspace, Workspace.id == StopTask.workspace_id)
     )
-    return query if sees_only is None else query.where(StopTask.workspace_id == sees_only)
 
 
 def _batches(sees_only: UUID | None) -> Select[StopBatch, str, str]:
@@ -86,44 +75,6 @@ def _batches(sees_only: UUID | None) -> Select[StopBatch, str, str]:
     return query.where(StopBatch.workspace_id == sees_only, StopBatch.by_admin.is_(False))
 
 
-def _only(row_id: InstrumentedAttribute[Key], condition: ColumnElement[bool]) -> ScalarSelect[Key]:
-    """Find the id of one row by its name; no row's id when there is none."""
-    # Its own table: it is also joined in the query around it.
-    return select(row_id).where(condition).correlate(None).scalar_subquery()
-
-
-def _in_the_text(limit: int, name: str = "rows") -> ColumnElement[int]:
-    """Give a limit that stands in the statement's text.
-
-    A plan for any limit takes a tenth of all rows for wanted: it is none for a page.
-    """
-    return bindparam(name, limit, literal_execute=True)
-
-
-def _conditions(wanted: StopFilter) -> Iterator[ColumnElement[bool]]:
-    if wanted.states:
-        yield is_one_of(StopTask.state, *wanted.states)
-        if set(wanted.states) <= set(OPEN_STATES):
-            # Says no more, and lets the open stops' own index be used.
-            yield StopTask.finished_at.is_(None)
-    # What has a name is found first, by itself: only of a single id does PostgreSQL know that the
-    # index of its stops gives them in their order. From a join it would read and sort them all.
-    if wanted.cvm_id is not None:
-        yield StopTask.cvm_id == _only(Cvm.id, Cvm.hash_id == wanted.cvm_id)
-    if wanted.host is not None:
-        yield StopTask.vm_host_id == _only(VmHost.id, VmHost.name == wanted.host)
-    if wanted.batch_id is not None:
-        yield StopTask.batch_id == wanted.batch_id
-    if wanted.workspace is not None:
-        yield StopTask.workspace_id == _only(Workspace.id, Workspace.name == wanted.workspace)
-    if wanted.error_code is not None:
-        yield StopTask.error_code == wanted.error_code
-    if wanted.accepted_from is not None:
-        yield StopTask.accepted_at >= wanted.accepted_from
-    if wanted.accepted_before is not None:
-        yield StopTask.accepted_at < wanted.accepted_before
-
-
 def list_stops(
     session: Session,
     wanted: StopFilter,
@@ -133,19 +84,20 @@ def list_stops(
     limit: int,
 ) -> list[StopRecord]:
     """List stop tasks, newest first; at most `limit` of those behind the cursor."""
-    query = _stops(sees_only).where(*_conditions(wanted))
+    query = _stops(sees_only).where(*conditions(wanted, sees_only=sees_only))
     if after is not None:
         behind = tuple_(StopTask.accepted_at, StopTask.id) < (after.accepted_at, after.row_id)
         query = query.where(behind)
     query = query.order_by(StopTask.accepted_at.desc(), StopTask.id.desc()).limit(
-        _in_the_text(limit)
+        in_the_text(limit)
     )
     return [StopRecord(*row) for row in session.execute(query)]
 
 
 def find_stop(session: Session, stop_task_id: UUID, *, sees_only: UUID | None) -> StopRecord | None:
     """Find one stop task that the caller may see."""
-    row = session.execute(_stops(sees_only).where(StopTask.id == stop_task_id)).one_or_none()
+    query = _stops(sees_only).where(StopTask.id == stop_task_id, *seen_by(sees_only))
+    row = session.execute(query).one_or_none()
     return None if row is None else StopRecord(*row)
 
 
@@ -167,7 +119,7 @@ def list_batches(
         behind = tuple_(StopBatch.accepted_at, StopBatch.id) < (after.accepted_at, after.row_id)
         query = query.where(behind)
     query = query.order_by(StopBatch.accepted_at.desc(), StopBatch.id.desc()).limit(
-        _in_the_text(limit)
+        in_the_text(limit)
     )
     return [BatchRecord(*row) for row in session.execute(query)]
 

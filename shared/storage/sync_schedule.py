@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import (
     Double,
+    and_,
     bindparam,
     case,
     extract,
@@ -114,15 +115,27 @@ def find_host(session: Session, host_id: UUID) -> HostToSync | None:
     )
 
 
-def note_failure(session: Session, host_id: UUID, message: str, *, asked_at: datetime) -> None:
-    """Write down why nothing was learnt from a host, unless a newer list was; nothing else."""
+def note_failure(
+    session: Session, host_id: UUID, message: str, *, asked_at: datetime, is_unreachable: bool
+) -> None:
+    """Write down why nothing was learnt from a host, unless a newer list was.
+
+    That it did not answer is kept with it, and is nothing to its breaker.
+    """
+    since = VmHost.unreachable_since
     session.execute(
         update(VmHost)
         .where(
             VmHost.id == host_id,
             or_(VmHost.synced_at.is_(None), VmHost.synced_at < asked_at),
-            VmHost.sync_error.is_distinct_from(literal(message)),
+            or_(
+                VmHost.sync_error.is_distinct_from(literal(message)),
+                and_(since.is_(None), literal(is_unreachable)),
+            ),
         )
-        .values(sync_error=message)
+        .values(
+            sync_error=message,
+            unreachable_since=func.coalesce(since, now) if is_unreachable else since,
+        )
         .execution_options(synchronize_session=False)
     )

@@ -37,6 +37,8 @@ class VmHost(Base):
     """Until then no stop is claimed here; afterwards one at a time, until one gets through."""
     last_error: Mapped[str | None]
     """The last unreachable answer, for `cvmstop hosts list`."""
+    unreachable_since: Mapped[datetime | None]
+    """Since when it has not answered, neither stops nor syncs; null while it does."""
     disabled_at: Mapped[datetime | None]
     """Since when no stop is accepted on it; those that were accepted before go on."""
     adopts_into: Mapped[UUID | None] = mapped_column(ForeignKey("workspaces.id"))
@@ -58,8 +60,10 @@ class Cvm(Base):
         UniqueConstraint("vm_host_id", "vm_uuid"),
         CheckConstraint("vm_uuid IS NULL OR vm_host_id IS NOT NULL", name="vm_has_host"),
         Index(None, "workspace_id", "hash_id"),
+        # Which hosts a workspace has CVMs on: one look for each host, however many CVMs.
+        Index(None, "workspace_id", "vm_host_id"),
         # No index has what a stop changes in a CVM's row. Where its page has room for the new
-        # version, no index is written to, of which there are four.
+        # version, no index is written to, of which there are five.
         {"postgresql_with": {**VACUUM_OFTEN["postgresql_with"], "fillfactor": 70}},
     )
 

@@ -41,6 +41,8 @@ class StopBatch(Base):
             desc("id"),
             postgresql_where=text("by_admin IS false"),
         ),
+        # From a log line to its stops, by their batches: an entry for a batch, not for each stop.
+        Index("ix_stop_batches_request_page", "request_id", desc("accepted_at"), desc("id")),
         VACUUM_OFTEN,
     )
 

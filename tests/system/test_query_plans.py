@@ -266,7 +266,7 @@ def test_a_round_of_syncs(archive: Archive) -> None:
         assert len(due) == 100
         assert sync_schedule.find_host(session, due[0])
         asked_at = archive.one("now()")
-        sync_schedule.note_failure(session, due[0], "away", asked_at=asked_at)
+        sync_schedule.note_failure(session, due[0], "away", asked_at=asked_at, is_unreachable=True)
 
     require_quick(look(archive, take), statements=3, examined=0)
 
