@@ -69,7 +69,9 @@ class AuthenticatedRoute(APIRoute):
 
     def _refuse_unknown_parameters(self, request: Request) -> None:
         """Refuse a misspelt `?dry_run` instead of stopping machines."""
-        known = {field.alias for field in self.dependant.query_params}
+        # Also those of what the route depends on.
+        asking = (self.dependant, *self.dependant.dependencies)
+        known = {field.alias for each in asking for field in each.query_params}
         _refuse(
             [
                 {

@@ -188,6 +188,27 @@ class StopTaskPage(BaseModel):
     next_cursor: str | None
 
 
+class FailureGroupView(BaseModel):
+    """Stop tasks that failed on one host for one reason."""
+
+    error_code: ErrorCode
+    host: str
+    count: int
+    oldest_at: datetime = Field(description="When the first of them was accepted")
+    newest_at: datetime = Field(description="When the last of them was accepted")
+    sample_id: UUID = Field(description="The stop task that was accepted last")
+    sample_message: str | None = Field(description="Its error")
+
+
+class FailureGroupList(BaseModel):
+    """Failed stop tasks by reason and host."""
+
+    groups: list[FailureGroupView] = Field(description="The biggest first")
+    counted: int = Field(description="Failures that were counted, the newest")
+    left_out: int = Field(description="Groups that are not shown, each no bigger than the last")
+    is_cut_off: bool = Field(description="There are older failures, which were not counted")
+
+
 class DriftView(BaseModel):
     """A CVM was seen running after its newest stop had succeeded, and not down since."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import Annotated
 from uuid import UUID
 
@@ -13,13 +14,20 @@ from api.action_schemas import CancelView, RetryView, cancel_view, retry_view
 from api.authenticated_route import RATE_LIMITED, AuthenticatedRoute
 from api.dependencies import CurrentCaller, Parts, RequestId
 from api.openapi import AN_ADMINS_STOP, INVALID_CURSOR, NOT_FOUND, REFUSALS
-from api.schemas import AttemptView, Instant, PlainText, StopTaskDetail, StopTaskPage, StopTaskView
+from api.schemas import (
+    AttemptView,
+    FailureGroupList,
+    FailureGroupView,
+    StopTaskDetail,
+    StopTaskPage,
+    StopTaskView,
+)
+from api.stop_filters import WantedStops
 from api.views import attempt_fields, stop_fields
 from shared.database import transaction
-from shared.models.errors import ErrorCode
-from shared.models.pages import StopFilter
 from shared.models.states import StopState
 from shared.services.canceling import cancel_stop
+from shared.services.failures import group_failures
 from shared.services.retries import retry_stop
 from shared.services.stop_records import find_stop, list_stops
 
@@ -35,40 +43,36 @@ router = APIRouter(
 
 
 @router.get("", summary="List stop tasks, newest first", responses=INVALID_CURSOR)
-def list_stop_tasks(  # noqa: PLR0913 - FastAPI takes each filter as an argument
+def list_stop_tasks(
     parts: Parts,
     caller: CurrentCaller,
+    wanted: WantedStops,
     *,
     state: Annotated[list[StopState] | None, Query(description="May be repeated")] = None,
-    cvm_id: PlainText | None = None,
-    host: PlainText | None = None,
-    batch_id: UUID | None = None,
-    workspace: PlainText | None = None,
-    error_code: ErrorCode | None = None,
-    accepted_from: Annotated[Instant | None, Query(description="ISO 8601 with a time zone")] = None,
-    accepted_before: Annotated[
-        Instant | None, Query(description="ISO 8601 with a time zone")
-    ] = None,
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> StopTaskPage:
     """List the stop tasks on CVMs of the key's workspace; an admin sees all."""
-    wanted = StopFilter(
-        states=tuple(state or ()),
-        cvm_id=cvm_id,
-        host=host,
-        batch_id=batch_id,
-        workspace=workspace,
-        error_code=error_code,
-        accepted_from=accepted_from,
-        accepted_before=accepted_before,
-    )
+    wanted = replace(wanted, states=tuple(state or ()))
     with transaction(parts.engine) as session:
         page = list_stops(session, caller, wanted, cursor=cursor, limit=limit)
         return StopTaskPage(
             items=[StopTaskView(**stop_fields(record)) for record in page.items],
             next_cursor=page.next_cursor,
         )
+
+
+@router.get("/groups", summary="Failed stop tasks by reason and host")
+def group_stop_tasks(parts: Parts, caller: CurrentCaller, wanted: WantedStops) -> FailureGroupList:
+    """Count what failed, the biggest group first: of the key's workspace, or all for an admin."""
+    with transaction(parts.engine) as session:
+        found = group_failures(session, caller, wanted)
+    return FailureGroupList(
+        groups=[FailureGroupView(**asdict(group)) for group in found.groups],
+        counted=found.counted,
+        left_out=found.left_out,
+        is_cut_off=found.is_cut_off,
+    )
 
 
 @router.get("/{stop_task_id}", summary="One stop task with every attempt", responses=NOT_FOUND)

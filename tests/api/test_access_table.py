@@ -76,6 +76,7 @@ TABLE = {
     "POST /api/v1/batches/{batch_id}/retry": OURS,
     "POST /api/v1/batches/{batch_id}/cancel": OURS,
     "GET /api/v1/stop-tasks": WORKSPACE,
+    "GET /api/v1/stop-tasks/groups": WORKSPACE,
     "GET /api/v1/stop-tasks/{stop_task_id}": OURS,
     "POST /api/v1/stop-tasks/{stop_task_id}/retry": OURS,
     "POST /api/v1/stop-tasks/{stop_task_id}/cancel": OURS,

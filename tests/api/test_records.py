@@ -172,6 +172,10 @@ class TestStopTasks:
         assert found(error_code="credentials_refused") == {world.theirs[0]}
         assert found(accepted_from=accepted_at) == {world.ours[1]}
         assert found(accepted_before=accepted_at) == {world.ours[0], world.theirs[0]}
+        assert found(request_id=by_cvm[world.ours[1]]["request_id"]) == {world.ours[1]}
+        assert found(request_id="nobody's") == set()
+        assert found(retried=False) == everything
+        assert found(retried=True) == set()
 
     def test_pages_of_one_batch_miss_nothing(self, client: httpx.Client, world: World) -> None:
         """All of them were accepted at the same instant."""
@@ -196,6 +200,66 @@ class TestStopTasks:
         assert get(client, f"stop-tasks/{ids[world.ours[0]]}")["cvm_id"] == world.ours[0]
         assert get(client, "stop-tasks", workspace="globex")["items"] == []
         assert get(client, "stop-tasks", cvm_id=world.theirs[0])["items"] == []
+
+    def test_of_a_request_a_member_sees_its_own_workspace_only(
+        self, client: httpx.Client, admin: httpx.Client, world: World
+    ) -> None:
+        headers = {"X-Request-ID": "from-a-log-line"}
+        body = {"cvm_ids": [world.ours[0], world.theirs[0]]}
+        admin.post("/api/v1/cvms/batch-stop", json=body, headers=headers)
+        for caller, seen in ((admin, body["cvm_ids"]), (client, world.ours[:1])):
+            items = get(caller, "stop-tasks", request_id="from-a-log-line")["items"]
+            assert {item["cvm_id"] for item in items} == set(seen)
+
+    def test_a_retried_one_is_told_from_the_others(
+        self, client: httpx.Client, world: World, clean: Engine, settings: Settings
+    ) -> None:
+        post(client, world.ours[:2])
+        first, second = get(client, "stop-tasks")["items"]
+        for each in (first, second):
+            fail(clean, settings, each["id"])
+        client.post(f"/api/v1/stop-tasks/{first['id']}/retry")
+        for retried, task in ((True, first), (False, second)):
+            items = get(client, "stop-tasks", state="failed", retried=retried)["items"]
+            assert [item["id"] for item in items] == [task["id"]]
+
+
+class TestGroups:
+    def test_by_reason_and_host(
+        self,
+        client: httpx.Client,
+        admin: httpx.Client,
+        world: World,
+        clean: Engine,
+        settings: Settings,
+    ) -> None:
+        batch_id = post(admin, [*world.ours[:2], world.theirs[0]])
+        for each in get(admin, "stop-tasks")["items"]:
+            fail(clean, settings, each["id"])
+        newest = get(client, "stop-tasks")["items"][0]
+        found = get(client, "stop-tasks/groups", batch_id=batch_id)
+        assert found == {
+            "groups": [
+                {
+                    "error_code": "credentials_refused",
+                    "host": "node-1",
+                    "count": 2,
+                    "oldest_at": newest["accepted_at"],
+                    "newest_at": newest["accepted_at"],
+                    "sample_id": newest["id"],
+                    "sample_message": "the host said 401",
+                }
+            ],
+            "counted": 2,
+            "left_out": 0,
+            "is_cut_off": False,
+        }
+        assert get(admin, "stop-tasks/groups")["groups"][0]["count"] == 3
+        assert get(client, "stop-tasks/groups", host="node-2")["groups"] == []
+
+    @pytest.mark.parametrize("params", [{"state": "failed"}, {"retried": "perhaps"}, {"limit": 1}])
+    def test_bad_input(self, client: httpx.Client, params: dict[str, Any]) -> None:
+        assert client.get("/api/v1/stop-tasks/groups", params=params).status_code == 422
 
 
 class TestBadInput:
