@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
-from bench.loading import LARGE_TABLES
+from bench.loading import LARGE_TABLES, PER_BATCH
 from shared.broker import Broker, make_celery
 from shared.database import driver_of
 from shared.exceptions import NotFoundError
@@ -28,16 +28,20 @@ from shared.services.authentication import authenticate
 from shared.services.batch_stop import accept_batch, preview_batch
 from shared.services.canceling import cancel_batch, cancel_stop
 from shared.services.cvms import find_cvm, page_of_cvms
+from shared.services.failures import group_failures
 from shared.services.inventory_sync import write_list
 from shared.services.operations import clear_operation, put_operation
+from shared.services.overview import host_health, open_stops, pace, times_to_stopped
 from shared.services.retries import retry_batch, retry_stop
 from shared.services.stop_records import find_batch, find_stop, list_batches, list_stops
 from shared.services.stops import ClaimedStop, claim_stop, settle_stop
 from shared.storage import sync_schedule
 from shared.storage.cvm_views import LOOKED_THROUGH
+from shared.storage.failures import MOST_READ as MOST_GROUPED
 from shared.storage.inventory import find_hosts, read_standings
 from shared.storage.monitoring import read_host_gauges
 from shared.storage.operations import end_expired
+from shared.storage.stop_conditions import BATCHES_OF_A_REQUEST
 from shared.tables import StopTask
 from tests.support.explained import Explained, explaining
 from tests.system.archive import ROWS, Archive, made_archives
@@ -208,6 +212,24 @@ def test_a_scrape(archive: Archive) -> None:
 
 
 @pytest.mark.parametrize("role", UserRole)
+def test_the_overview(archive: Archive, role: UserRole) -> None:
+    """Hosts and open stops, and the charts of a day, in which one stop a minute has ended."""
+    caller = archive.admin if role is UserRole.ADMIN else archive.member
+
+    def read(session: Session) -> None:
+        hosts = host_health(session, caller)
+        assert sum(host.stopping + host.waiting for host in hosts)
+        assert open_stops(session, caller).total
+        minutes = pace(session, caller, hours=24, settings=archive.settings).minutes
+        ended = sum(minute.succeeded + minute.failed for minute in minutes)
+        assert ended > (1_400 if role is UserRole.ADMIN else 0)
+        times_to_stopped(session, caller, hours=24, settings=archive.settings)
+
+    # A member's hosts are each looked for once.
+    require_quick(look(archive, read), statements=4, examined=2 * (ROWS.hosts + ROWS.open))
+
+
+@pytest.mark.parametrize("role", UserRole)
 def test_batches(archive: Archive, role: UserRole) -> None:
     caller = archive.admin if role is UserRole.ADMIN else archive.member
     batch = archive.one(
@@ -318,6 +340,8 @@ A_CVM = "cvm_00000005"
 A_HOST = "host-0007"
 A_WORKSPACE = "workspace-0001"
 RARE = ErrorCode.BAD_HOST_CONFIGURATION
+A_REQUEST = "bench"
+"""All of them: it has more batches than are looked at."""
 AT_ONCE: dict[str, dict[str, Any]] = {
     "all": {},
     "failed": {"states": FAILED},
@@ -340,6 +364,12 @@ BY_ADMIN_AT_ONCE: dict[str, dict[str, Any]] = {
     "failed with rare error": {"states": FAILED, "error_code": RARE},
 }
 """The same; a member's workspace is one condition too many."""
+
+BY_REQUEST: dict[str, dict[str, Any]] = {
+    "request": {"request_id": A_REQUEST},
+    "failed of request": {"states": FAILED, "request_id": A_REQUEST},
+    "no request": {"request_id": "nobody's"},
+}
 
 SHARE = ROWS.finished // ROWS.workspaces
 """Stops of one workspace."""
@@ -393,6 +423,43 @@ def test_lists_that_are_picked_out(
 ) -> None:
     explained = read_lists(archive, role, wanted)
     require_quick(explained, statements=2, examined=3 * (SHARE + ROWS.open))
+
+
+GROUPED: dict[str, dict[str, Any]] = {
+    "all": {},
+    "host": {"host": A_HOST},
+    "workspace": {"workspace": A_WORKSPACE},
+    "no workspace": {"workspace": "nowhere"},
+    "error": {"error_code": ErrorCode.DEADLINE_EXCEEDED},
+    "rare error": {"error_code": RARE},
+    "error on host": {"error_code": ErrorCode.DEADLINE_EXCEEDED, "host": A_HOST},
+    "CVM": {"cvm_id": A_CVM},
+    "not retried": {"retried": False},
+    "request": {"request_id": A_REQUEST},
+}
+"""Failures in groups, of which there are 50,000."""
+
+
+@pytest.mark.parametrize("wanted", GROUPED.values(), ids=GROUPED)
+@pytest.mark.parametrize("role", UserRole)
+def test_failures_in_groups(archive: Archive, role: UserRole, wanted: dict[str, Any]) -> None:
+    caller = archive.admin if role is UserRole.ADMIN else archive.member
+    explained = look(archive, lambda session: group_failures(session, caller, StopFilter(**wanted)))
+    require_quick(explained, statements=1, examined=3 * MOST_GROUPED)
+
+
+@pytest.mark.parametrize("wanted", BY_REQUEST.values(), ids=BY_REQUEST)
+@pytest.mark.parametrize("role", UserRole)
+def test_lists_by_request(archive: Archive, role: UserRole, wanted: dict[str, Any]) -> None:
+    explained = read_lists(archive, role, wanted)
+    examined = 4 * BATCHES_OF_A_REQUEST * PER_BATCH
+    require_quick(explained, statements=2, examined=examined)
+
+
+@pytest.mark.parametrize("role", UserRole)
+def test_failures_that_were_not_retried(archive: Archive, role: UserRole) -> None:
+    explained = read_lists(archive, role, {"states": FAILED, "retried": False})
+    require_quick(explained, statements=2, examined=10 * A_PAGE)
 
 
 @pytest.mark.parametrize("role", UserRole)
