@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
 
-from shared.storage.stop_conditions import conditions
+from shared.storage.stop_conditions import conditions, in_the_text
 from shared.tables import StopTask, VmHost
 
 
@@ -57,14 +57,14 @@ def group_failures(
         .where(*conditions(wanted, sees_only=sees_only))
         .order_by(*newest_first)
         # One more than are counted says that there are more.
-        .limit(bindparam("most", MOST_READ + 1, literal_execute=True))
+        .limit(in_the_text(MOST_READ + 1, "most"))
         .cte("read")
         .prefix_with("MATERIALIZED")
     )
     counted = (
         select(read)
         .order_by(read.c.accepted_at.desc(), read.c.id.desc())
-        .limit(bindparam("counted", MOST_READ, literal_execute=True))
+        .limit(in_the_text(MOST_READ, "counted"))
         .subquery()
     )
     grouped = (
@@ -82,7 +82,7 @@ def group_failures(
         )
         .group_by(counted.c.error_code, counted.c.vm_host_id)
         .order_by(func.count().desc(), func.max(counted.c.accepted_at).desc())
-        .limit(bindparam("groups", limit, literal_execute=True))
+        .limit(in_the_text(limit, "groups"))
         .subquery()
     )
     sample = aliased(StopTask)
