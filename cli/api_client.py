@@ -158,7 +158,13 @@ class ApiClient:
         """Read a stop task with everything that was tried; raises what `batch_stop` raises."""
         return self._get(f"/api/v1/stop-tasks/{quote(stop_task_id, safe='')}")
 
-    def stop_tasks(self, wanted: Mapping[str, str | None], limit: int) -> Iterator[dict[str, Any]]:
+    def failure_groups(self, wanted: Mapping[str, str]) -> dict[str, Any]:
+        """Read what failed by reason and host; raises what `batch_stop` raises."""
+        return self._get("/api/v1/stop-tasks/groups", wanted)
+
+    def stop_tasks(
+        self, wanted: Mapping[str, str | None], limit: int | None
+    ) -> Iterator[dict[str, Any]]:
         """Read stop tasks, the newest first; raises what `batch_stop` raises.
 
         Parameters
@@ -166,7 +172,7 @@ class ApiClient:
         wanted
             Filters, by the API's names for them; None leaves one out.
         limit
-            How many at most, over as many pages as that takes.
+            How many at most, over as many pages as that takes; None for all.
         """
         return self._pages("/api/v1/stop-tasks", wanted, limit)
 

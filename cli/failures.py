@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import shutil
 from datetime import datetime
-from itertools import groupby
-from operator import itemgetter
-from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID
+from typing import Annotated, Any
 
 import typer
 
+from cli import failure_filters as by
+from cli.failure_retries import retry
 from cli.output import AsJson, as_json_text, show_rows, time_text
-from shared.models.errors import ErrorCode
-from shared.models.states import StopState
+from cli.stop_details import describe, group_in_words
 
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 app = typer.Typer(
     help="Stops that failed, and why. Needs CVMSTOP_API_URL and CVMSTOP_API_KEY.",
@@ -28,53 +23,67 @@ app = typer.Typer(
 COLUMNS = ["id", "cvm_id", "host", "workspace", "attempts", "finished_at", "error_code"]
 """What a table shows of a failure, before its message."""
 
+LISTED = 50
+"""Rows that a list has at most, unless more are asked for."""
+
 PIPED_WIDTH = 160
 """Longest line where there is no terminal whose width could be asked."""
 
 
 @app.command("list")
-def list_(
+def list_(  # noqa: PLR0913 - Typer takes each option as an argument
     *,
-    host: Annotated[str | None, typer.Option(metavar="NAME", help="Only on this host.")] = None,
-    workspace: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only of this workspace.")
+    host: by.Host = None,
+    workspace: by.Workspace = None,
+    error_code: by.Code = None,
+    cvm: by.CvmId = None,
+    batch: by.BatchId = None,
+    request_id: by.RequestId = None,
+    since: by.Since = None,
+    retried: Annotated[
+        bool | None,
+        typer.Option("--retried/--not-retried", help="Only if tried again, or only if not."),
     ] = None,
-    error_code: Annotated[
-        ErrorCode | None, typer.Option(metavar="CODE", help="Only for this reason.")
+    group: Annotated[
+        bool, typer.Option("--group", help="How many for which reason on which host; all of them.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Newest N at most (50).")
     ] = None,
-    cvm: Annotated[str | None, typer.Option(metavar="ID", help="Only of this CVM.")] = None,
-    batch: Annotated[UUID | None, typer.Option(metavar="ID", help="Only of this batch.")] = None,
-    since: Annotated[
-        datetime | None,
-        typer.Option(
-            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
-            metavar="TIME",
-            help="Only accepted since, such as 2026-01-31 or 2026-01-31T14:00:00, local time.",
-        ),
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Newest N at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List stops that failed, the newest first."""
+    """List stops that failed, the newest first; or how many for which reason, the most first.
+
+    One that was tried again stays in the list, and so does its retry if that fails too:
+    --not-retried leaves what is still to be dealt with. With --group, --json gives one object.
+    """
     from cli.api_client import ApiClient
 
-    wanted = {
-        "state": str(StopState.FAILED),
-        "host": host,
-        "workspace": workspace,
-        "error_code": error_code,
-        "cvm_id": cvm,
-        "batch_id": str(batch) if batch else None,
-        # A time without a zone is the caller's own.
-        "accepted_from": since.astimezone().isoformat() if since else None,
-    }
+    wanted = by.as_query(
+        host=host,
+        workspace=workspace,
+        error_code=error_code,
+        cvm=cvm,
+        batch=batch,
+        request_id=request_id,
+        since=since,
+    )
+    if retried is not None:
+        wanted["retried"] = str(retried).lower()
+    if group and limit is not None:
+        msg = "--limit is not for --group, which counts all"
+        raise typer.BadParameter(msg)
+    nothing = f"no stop has failed, as far as this key may see{by.in_words(wanted)}"
     with ApiClient.from_environment() as client:
-        found = list(client.stop_tasks(wanted, limit))
+        if group:
+            show_groups(client.failure_groups(wanted), as_json=as_json, nothing=nothing)
+            return
+        found = list(client.stop_tasks(by.only_failed(wanted), limit or LISTED))
     show_rows(
         found if as_json else map(_with_times, found),
         [*COLUMNS, "error_message"],
         as_json=as_json,
-        nothing=_nothing(wanted),
+        nothing=nothing,
     )
 
 
@@ -97,56 +106,11 @@ def show(
     if as_json:
         typer.echo(as_json_text(found))
         return
-    for line in _describe(found, shutil.get_terminal_size(fallback=(PIPED_WIDTH, 0)).columns):
+    for line in describe(found, shutil.get_terminal_size(fallback=(PIPED_WIDTH, 0)).columns):
         typer.echo(line)
 
 
-@app.command()
-def retry(
-    stop_task_ids: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="Of stops that failed or were canceled.")
-    ],
-    *,
-    wait: Annotated[bool, typer.Option("--wait", help="Until each new stop has ended.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-) -> None:
-    """Try stops again: each a new stop, in a new batch. What failed stays on record.
-
-    `cvmstop batches retry` takes all that failed of a batch. Exit status 0: all were accepted, and
-    with --wait all are down.
-    """
-    from cli.api_client import ApiClient, ApiRequestError
-    from cli.outcomes import all_succeeded, show_not_done, show_outcome, wait_for_outcome
-
-    report: dict[str, Any] = {"total": 0, "retried": 0, "not_retried": [], "batches": []}
-    problems = []
-    with ApiClient.from_environment() as client:
-        for stop_task_id in dict.fromkeys(stop_task_ids):
-            try:
-                answer = client.act("stop-tasks", stop_task_id, "retry")
-            except ApiRequestError as error:
-                if error.status not in {403, 404, 422}:
-                    raise
-                problems.append({"stop_task_id": stop_task_id, "problem": str(error)})
-                typer.echo(f"cvmstop: not retried: {stop_task_id}: {error}", err=True)
-                continue
-            for name in ("total", "retried", "not_retried"):
-                report[name] += answer[name]
-            report["batches"] += [answer["batch_id"]] if answer["batch_id"] else []
-        report["problems"] = problems
-        is_good = not problems and not report["not_retried"]
-        if not as_json:
-            typer.echo(f"retried {report['retried']} of {len(set(stop_task_ids))}")
-            show_not_done(report["not_retried"], "retried")
-        if wait:
-            outcome = report["outcome"] = wait_for_outcome(client, report["batches"])
-            is_good &= all_succeeded(outcome)
-            if not as_json:
-                show_outcome(outcome)
-    if as_json:
-        typer.echo(as_json_text(report))
-    if not is_good:
-        raise typer.Exit(1)
+app.command()(retry)
 
 
 def _with_times(row: dict[str, Any]) -> dict[str, Any]:
@@ -155,53 +119,24 @@ def _with_times(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "finished_at": finished and time_text(datetime.fromisoformat(finished))}
 
 
-def _nothing(wanted: Mapping[str, str | None]) -> str:
-    """Say that there is no failure, and of which it was asked."""
-    filters = [
-        f"{name} {value}" for name, value in wanted.items() if value is not None and name != "state"
+def show_groups(found: dict[str, Any], *, as_json: bool, nothing: str) -> None:
+    """Show failures by reason and host, and what of them is not shown."""
+    if as_json:
+        typer.echo(as_json_text(found))
+        return
+    rows = [
+        {
+            "failures": group_in_words(group["count"], group["error_code"], group["host"]),
+            "newest": time_text(datetime.fromisoformat(group["newest_at"])),
+            "oldest": time_text(datetime.fromisoformat(group["oldest_at"])),
+            "such as": group["sample_id"],
+            "message": group["sample_message"],
+        }
+        for group in found["groups"]
     ]
-    among = f", with these filters: {', '.join(filters)}" if filters else ""
-    return f"no stop has failed, as far as this key may see{among}"
-
-
-def _describe(found: dict[str, Any], width: int) -> Iterator[str]:
-    """Describe a stop task for a person, exchanges with its host in lines of that width."""
-    yield f"stop task  {found['id']}"
-    yield f"batch      {found['batch_id']}"
-    yield f"CVM        {found['cvm_id']} of {found['workspace']}"
-    yield f"VM         {found['vm_uuid']} on {found['host']}"
-    yield f"accepted   {_time(found['accepted_at'])}"
-    if found["retry_of"]:
-        yield f"retry of   {found['retry_of']}"
-    if found["retried_by"]:
-        yield f"retried by {found['retried_by']}"
-    ended = f", {_time(found['finished_at'])}" if found["finished_at"] else ""
-    yield f"state      {found['state']}{ended}"
-    if found["error_code"]:
-        yield f"error      {found['error_code']}: {_shown(found['error_message'])}"
-    for attempt in found["attempt_log"]:
-        yield ""
-        yield f"try {attempt['number']}, {_time(attempt['started_at'])}, {attempt['worker']}"
-        yield f"  outcome  {attempt['outcome']}, the VM {attempt['power_state'] or 'not seen'}"
-        if attempt["error_code"]:
-            yield f"  error    {attempt['error_code']}: {_shown(attempt['error_message'])}"
-        same = groupby(attempt["exchanges"], key=itemgetter("request", "answer"))
-        for (request, answer), exchanges in same:
-            seconds = [exchange["seconds"] for exchange in exchanges]
-            times = f"{len(seconds)} times, at most " if len(seconds) > 1 else ""
-            end = f"  ({times}{max(seconds):.3f} s)"
-            yield f"  sent     {_shown(request)}"
-            yield _cut(f"  got      {_shown(answer)}", width - len(end)) + end
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: max(width - 1, 0)]}…"
-
-
-def _time(text: str) -> str:
-    return time_text(datetime.fromisoformat(text))
-
-
-def _shown(text: str | None) -> str:
-    """Show what came from a host, without letting it steer the terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text or "-")
+    columns = ["failures", "newest", "oldest", "such as", "message"]
+    show_rows(rows, columns, as_json=False, nothing=nothing)
+    if found["left_out"]:
+        typer.echo(f"and {found['left_out']} smaller groups", err=True)
+    if found["is_cut_off"]:
+        typer.echo(f"only the newest {found['counted']} failures were counted", err=True)

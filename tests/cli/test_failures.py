@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import func, select
@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from api.main import create_app
 from cli.main import app
+from shared.services import failures as service
+from shared.storage import failures as storage
 from shared.tables import StopAttempt, StopTask
 from tests.support.seeds import (
     make_cvm,
@@ -89,8 +91,15 @@ def failure(clean: Engine, api_url: str, monkeypatch: pytest.MonkeyPatch) -> Sto
     return task
 
 
-def _run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["failures", *arguments])
+def _run(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, ["failures", *arguments], input=stdin)
+
+
+def _retries(engine: Engine) -> list[UUID | None]:
+    """Give the stops that were tried again."""
+    with Session(engine) as session:
+        tried = select(StopTask.retry_of).where(StopTask.retry_of.is_not(None))
+        return list(session.scalars(tried))
 
 
 def _listed(*arguments: str) -> list[dict[str, Any]]:
@@ -127,6 +136,10 @@ def test_table(failure: StopTask) -> None:
         (["--since", "2020-01-31T14:00:00+0200"], 1),
         (["--since", "yesterday"], None),
         (["--limit", "1"], 1),
+        (["--request-id", "a request"], 1),
+        (["--request-id", "another"], 0),
+        (["--retried"], 0),
+        (["--not-retried"], 1),
     ],
 )
 @pytest.mark.usefixtures("failure")
@@ -145,6 +158,93 @@ def test_none() -> None:
         "no stop has failed, as far as this key may see, with these filters: host host-b\n"
         in result.stderr
     )
+
+
+class TestGroups:
+    def test_a_table(self, failure: StopTask) -> None:
+        header, row = _run("list", "--group").stdout.splitlines()
+        assert header.split()[0] == "failures"
+        assert row.startswith("1 \N{MULTIPLICATION SIGN} host_error: host-a  ")
+        assert str(failure.id) in row
+        assert "\x1b" not in row
+
+    def test_json(self, failure: StopTask) -> None:
+        found = json.loads(_run("list", "--group", "--json").stdout)
+        (group,) = found.pop("groups")
+        assert found == {"counted": 1, "left_out": 0, "is_cut_off": False}
+        assert (group["count"], group["sample_id"]) == (1, str(failure.id))
+
+    @pytest.mark.usefixtures("failure")
+    def test_what_is_not_shown_is_said(
+        self, clean: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with Session(clean) as session:
+            workspace = make_workspace(session)
+            user = make_user(session, admin=True)
+            _, key = make_key(session, user, workspace)
+            session.commit()
+        monkeypatch.setattr(service, "MOST_GROUPS", 1)
+        monkeypatch.setattr(storage, "MOST_READ", 2)
+        monkeypatch.setenv("CVMSTOP_API_KEY", key)
+        result = _run("list", "--group")
+        assert result.stderr == "and 1 smaller groups\n"
+        monkeypatch.setattr(storage, "MOST_READ", 1)
+        result = _run("list", "--group")
+        assert result.stderr == "only the newest 1 failures were counted\n"
+
+    @pytest.mark.usefixtures("failure")
+    def test_none(self) -> None:
+        result = _run("list", "--group", "--host", "host-b")
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert "with these filters: host host-b\n" in result.stderr
+
+    @pytest.mark.usefixtures("failure")
+    def test_a_limit_is_refused(self) -> None:
+        assert _run("list", "--group", "--limit", "1").exit_code == 2
+
+
+class TestRetryByFilter:
+    def test_it_asks_and_says_how_many(self, failure: StopTask, clean: Engine) -> None:
+        result = _run("retry", "--host", "host-a", stdin="n\n")
+        assert result.exit_code == 1
+        assert result.stderr.startswith("1 \N{MULTIPLICATION SIGN} host_error: host-a\n")
+        assert "Try 1 failed stop again? [y/N]" in result.stderr
+        assert _retries(clean) == []
+        assert _run("retry", "--host", "host-a", stdin="y\n").exit_code == 0
+        assert _retries(clean) == [failure.id]
+
+    def test_json_once_and_not_again(self, failure: StopTask, clean: Engine) -> None:
+        """Of those that were tried again, the retry counts: it has not failed."""
+        arguments = ("retry", "--error-code", "host_error", "--yes", "--json")
+        result = _run(*arguments)
+        assert result.exit_code == 0
+        report = json.loads(result.stdout)
+        (batch_id,) = report.pop("batches")
+        assert report == {"total": 1, "retried": 1, "not_retried": [], "problems": []}
+        with Session(clean) as session:
+            assert (
+                str(session.scalars(select(StopTask.batch_id).filter_by(retry_of=failure.id)).one())
+                == batch_id
+            )
+        again = _run(*arguments)
+        assert (again.exit_code, again.stdout) == (1, "")
+        assert (
+            "nothing failed that was not tried again, with these filters: error_code"
+            in again.stderr
+        )
+
+    @pytest.mark.usefixtures("failure")
+    def test_a_key_takes_only_its_own(self, clean: Engine) -> None:
+        assert _run("retry", "--host", "host-of-others", "--yes").exit_code == 1
+        assert _retries(clean) == []
+
+    @pytest.mark.parametrize(
+        "arguments", [[], [str(uuid4()), "--host", "host-a"], ["--since", "yesterday"], ["--yes"]]
+    )
+    @pytest.mark.usefixtures("failure")
+    def test_wrong_usage(self, clean: Engine, arguments: list[str]) -> None:
+        assert _run("retry", *arguments).exit_code == 2
+        assert _retries(clean) == []
 
 
 def test_shows_every_try(failure: StopTask) -> None:
