@@ -138,7 +138,12 @@ def started_up(
             stdout=file,
             stderr=file,
             # Lost messages: wait less for them. Syncs: often, whatever else is tried.
-            env={**os.environ, "CVMSTOP_RESEND_AFTER": "2", "CVMSTOP_SYNC_INTERVAL": "2"},
+            env={
+                **os.environ,
+                "CVMSTOP_RESEND_AFTER": "2",
+                "CVMSTOP_SYNC_INTERVAL": "2",
+                "CVMSTOP_LOG_FORMAT": "json",
+            },
         )
     try:
         eventually(lambda: (root / "stack.json").exists() or process.poll() is not None, timeout=90)

@@ -18,7 +18,7 @@ LONGEST = 120
 """Seconds that a command gets."""
 
 
-def cvmstop(stack: RunningStack, *arguments: str) -> tuple[int, dict[str, Any], str]:
+def cvmstop(stack: RunningStack, *arguments: str) -> tuple[int, Any, str]:
     """Run a command as a process; give its status, its JSON, and what it told beside that."""
     facts = stack.facts
     ended = subprocess.run(
