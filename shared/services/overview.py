@@ -111,13 +111,17 @@ def times_to_stopped(
 
 
 def _health(row: RowMapping, *, is_member: bool) -> HostHealth:
-    is_known = row["synced_at"] is not None
+    is_away = row["unreachable_since"] is not None
+    # Of stops that it answered nothing is kept with it.
+    has_answered = row["synced_at"] is not None
     told = dict(row)
+    if is_away and row["last_error"] is None:
+        told["last_error"] = row["sync_error"]
     if is_member:
         told.update(address=None, last_error=None, sync_error=None)
     return HostHealth(
         **told,
-        is_reachable=False if row["unreachable_since"] else True if is_known else None,
+        is_reachable=not is_away if is_away or has_answered else None,
         is_sync_failing=row["sync_error"] is not None,
     )
 

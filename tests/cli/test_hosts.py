@@ -108,7 +108,10 @@ def test_replace_writes_address_and_credentials_anew(
         tomorrow = func.now() + func.make_interval(0, 0, 0, 1)
         session.execute(
             update(VmHost).values(
-                unreachable_count=7, breaker_open_until=tomorrow, last_error="\x1b[2J refused"
+                unreachable_count=7,
+                unreachable_since=func.now(),
+                breaker_open_until=tomorrow,
+                last_error="\x1b[2J refused",
             )
         )
     listing = cvmstop.must("hosts", "list").out
@@ -122,6 +125,8 @@ def test_replace_writes_address_and_credentials_anew(
     assert host["address"] == "http://127.0.0.1:2"
     assert host["max_concurrent_stops"] == 2, "a cap that is not given stays"
     assert (host["breaker"], host["last_error"]) == ("closed", None)
+    with transaction(clean) as session:
+        assert session.scalars(select(VmHost.unreachable_since)).one() is None
     assert credentials_of(clean, settings, "h").token is None
 
 

@@ -198,6 +198,17 @@ class TestNotWell:
         with simulated_host() as host:
             host_id = write_down(yard, host)
         self.require_unchanged(yard, syncs, host_id, "refused")
+        since = host_row(yard, host_id).unreachable_since
+        assert since is not None
+        self.require_unchanged(yard, syncs, host_id, "refused")
+        assert host_row(yard, host_id).unreachable_since == since
+
+    def test_one_that_refuses_has_answered(self, yard: Yard, syncs: HostSyncs) -> None:
+        with simulated_host(token="wanted") as host:
+            host.add_vm()
+            host_id = write_down(yard, host)
+            self.require_unchanged(yard, syncs, host_id, "401")
+        assert host_row(yard, host_id).unreachable_since is None
 
     def test_one_that_says_nothing(self, yard: Yard, syncs: HostSyncs) -> None:
         with simulated_host() as host, black_hole() as address:

@@ -15,6 +15,7 @@ from tests.shared.services.steps import DOWN, claim, failure, got, refuse, row, 
 
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
     from tests.shared.conftest import Yard
@@ -80,3 +81,27 @@ class TestBreaker:
         settle(yard, got(yard, task), failure(Fate.UNREACHABLE))
         waiting = row(yard, task)
         assert (waiting.state, waiting.failures) == (StopState.SCHEDULED, 0)
+
+
+def unreachable_since(yard: Yard) -> datetime | None:
+    with transaction(yard.engine) as session:
+        return session.scalars(select(VmHost.unreachable_since)).one()
+
+
+class TestUnreachableSince:
+    def test_the_first_of_them_until_an_answer(self, yard: Yard) -> None:
+        first, second, third = yard.accept(3)
+        settle(yard, got(yard, first), failure(Fate.UNREACHABLE))
+        since = unreachable_since(yard)
+        assert since is not None
+        settle(yard, got(yard, second), failure(Fate.UNKNOWN, ErrorCode.HOST_TIMEOUT))
+        assert unreachable_since(yard) == since
+        settle(yard, got(yard, third), failure(Fate.FINAL))
+        assert unreachable_since(yard) is None
+
+    def test_a_stop_that_is_answered_ends_what_a_sync_noted(self, yard: Yard) -> None:
+        (task,) = yard.accept()
+        with transaction(yard.engine) as session:
+            session.execute(text("UPDATE vm_hosts SET unreachable_since = now()"))
+        settle(yard, got(yard, task), DOWN)
+        assert unreachable_since(yard) is None

@@ -274,6 +274,14 @@ class TestOrder:
         assert row.sync_error is None
         assert row.next_sync_at <= host.now()
 
+    @pytest.mark.parametrize("stops", [False, True])
+    def test_it_is_an_answer_unless_stops_get_none(self, host: Host, *, stops: bool) -> None:
+        host.alter("UPDATE vm_hosts SET unreachable_since = now()")
+        if stops:
+            host.alter("UPDATE vm_hosts SET unreachable_count = 1")
+        host.must_sync(*ALL)
+        assert (host.row().unreachable_since is not None) == stops
+
     def test_otherwise_the_next_time_stays(self, host: Host) -> None:
         host.alter("UPDATE vm_hosts SET next_sync_at = now() + interval '1 minute'")
         wanted = host.row().next_sync_at

@@ -47,6 +47,12 @@ class TestHostHealth:
         first, *_ = host_health(town.session, town.admin)
         assert (first.is_reachable, first.is_sync_failing) == (None, False)
 
+    def test_one_that_only_syncs_did_not_reach(self, town: Town) -> None:
+        town.shared.sync_error = SECRETIVE
+        town.shared.unreachable_since = town.shared.synced_at = datetime(2026, 1, 1, tzinfo=UTC)
+        first, *_ = host_health(town.session, town.admin)
+        assert (first.is_reachable, first.last_error) == (False, SECRETIVE)
+
     def test_a_member_learns_only_its_own(self, town: Town) -> None:
         town.shared.last_error = town.shared.sync_error = SECRETIVE
         town.begin(town.ours, StopState.STOPPING)
