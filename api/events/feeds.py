@@ -123,6 +123,7 @@ class BatchFeeds:
         # Others are kept until the next round: who is cut off often comes back.
         if feed.is_over or not feed.history.counts:
             self._drop_unused(feed)
+            self._wake.set()
 
     def end_streams(self) -> None:
         """End every stream, and those to come: the process is about to end."""
