@@ -14,7 +14,16 @@ from api.errors import add_error_handlers
 from api.middleware import BodyLimit, HeadCheck, RequestContext
 from api.openapi import describe
 from api.parts import make_api_parts
-from api.routes import batch_stop, batches, cvms, health, metrics, operations, stop_tasks
+from api.routes import (
+    batch_events,
+    batch_stop,
+    batches,
+    cvms,
+    health,
+    metrics,
+    operations,
+    stop_tasks,
+)
 from shared import __version__
 from shared.schema import require_current_schema
 from shared.settings import ApiSettings
@@ -60,6 +69,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
             require_current_schema(parts.engine)
             yield
         finally:
+            await parts.feeds.close()
             parts.close()
 
     app = FastAPI(
@@ -79,7 +89,16 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     app.add_middleware(HeadCheck)
     app.add_middleware(RequestContext, metrics=parts.metrics)
     add_error_handlers(app)
-    for routes in (batch_stop, operations, cvms, batches, stop_tasks, health, metrics):
+    for routes in (
+        batch_stop,
+        operations,
+        cvms,
+        batches,
+        batch_events,
+        stop_tasks,
+        health,
+        metrics,
+    ):
         app.include_router(routes.router)
     describe(app)
     return app

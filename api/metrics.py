@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -53,9 +53,12 @@ class ApiMetrics:
         self.stops_canceled = Counter(
             "cvmstop_stops_canceled", "Stops that were canceled.", registry=self.registry
         )
+        self.event_streams = Gauge(
+            "cvmstop_event_streams", "Streams of events that are open.", registry=self.registry
+        )
         self._requests = Histogram(
             "cvmstop_http_request_duration_seconds",
-            "Time from a request's head to the end of its answer.",
+            "Time from a request's head to the end of its answer; of a stream to its beginning.",
             ["route", "method", "status"],
             buckets=REQUEST_BUCKETS,
             registry=self.registry,

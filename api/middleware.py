@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse
 from starlette.datastructures import Headers, MutableHeaders
 
 from api.errors import answer_unexpected
@@ -25,6 +26,9 @@ log = structlog.get_logger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 """Request ids that are taken over from a client; any other gets one of ours."""
+
+EVENT_STREAM = EventSourceResponse.media_type
+"""Content type of an answer that goes on for as long as its reader likes."""
 
 MAX_HEAD_BYTES = 16 * 1024
 """Largest head of a request: h11's `DEFAULT_MAX_INCOMPLETE_EVENT_SIZE`, for one in pieces."""
@@ -49,17 +53,22 @@ class RequestContext:
         request_id = wanted if REQUEST_ID.fullmatch(wanted) else str(uuid.uuid4())
         scope.setdefault("state", {})["request_id"] = request_id
         status: int | None = None
+        is_stream = False
         found: dict[str, str] = {}
         began = time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_stream
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 if batch_id := headers.get("x-batch-id"):
                     found["batch_id"] = batch_id
+                if headers.get("content-type", "").startswith(EVENT_STREAM):
+                    # How long somebody looks on says nothing of how quickly it was answered.
+                    is_stream = True
+                    self._metrics.note_request(scope, status, time.perf_counter() - began)
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -71,7 +80,8 @@ class RequestContext:
                 await answer_unexpected(error, request_id)(scope, receive, send_with_id)
             finally:
                 seconds = time.perf_counter() - began
-                self._metrics.note_request(scope, status, seconds)
+                if not is_stream:
+                    self._metrics.note_request(scope, status, seconds)
                 log.info(
                     "request",
                     method=scope["method"],

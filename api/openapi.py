@@ -6,10 +6,12 @@ operation (429, 503), and its body for being too large (413) or too slow (408).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
 
+from api.events.schemas import EndEvent, StopEvent
 from api.schemas import Refusal
 
 
@@ -104,6 +106,15 @@ that POST batch-stop stays as specified.
 """
 
 
+def _event_schemas() -> dict[str, Any]:
+    """Describe what events carry: of a stream OpenAPI 3.1 can only say that it is text."""
+    _, found = models_json_schema(
+        [(StopEvent, "serialization"), (EndEvent, "serialization")],
+        ref_template="#/components/schemas/{model}",
+    )
+    return cast("dict[str, Any]", found["$defs"])
+
+
 def describe(app: FastAPI) -> None:
     """Make `app.openapi()` give the document."""
 
@@ -113,6 +124,8 @@ def describe(app: FastAPI) -> None:
                 title=app.title, version=app.version, routes=app.routes, tags=app.openapi_tags
             )
             document["components"]["schemas"].update(VALIDATION_SCHEMAS)
+            for name, schema in _event_schemas().items():
+                document["components"]["schemas"].setdefault(name, schema)
             document["components"]["securitySchemes"] = KEY_SCHEMES
             document["security"] = [{name: []} for name in KEY_SCHEMES]
             app.openapi_schema = document

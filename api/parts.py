@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from api.events.feeds import BatchFeeds
 from api.metrics import ApiMetrics
 from shared.absence import Absence
 from shared.broker import Broker, make_celery, make_redis_pool
@@ -27,6 +28,8 @@ class ApiParts:
     broker: Broker
     rate_limit: RateLimit
     metrics: ApiMetrics
+    feeds: BatchFeeds
+    """Used in the event loop only, which closes it."""
 
     def close(self) -> None:
         """Close what is open."""
@@ -46,4 +49,5 @@ def make_api_parts(settings: ApiSettings) -> ApiParts:
         broker=Broker(app, absence),
         rate_limit=RateLimit(settings.rate_limit, make_redis_pool(app, settings), absence),
         metrics=ApiMetrics(engine),
+        feeds=BatchFeeds(engine, settings),
     )

@@ -10,6 +10,9 @@ waits for, a body, is bounded by `api.middleware.BodyLimit`.
 from __future__ import annotations
 
 import json
+import resource
+import sys
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, ClassVar
 
@@ -23,12 +26,20 @@ from api.errors import RETRY_AFTER
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
+    from collections.abc import Callable
 
     from starlette.types import ASGIApp
 
     from shared.settings import ApiSettings
 
 log = structlog.get_logger(__name__)
+
+STARTUP_FAILURE = 3
+"""Exit status when it cannot be served: what uvicorn's own command ends with."""
+
+OTHER_FILES = 100
+"""Files that are open beside clients' connections: the pool's, the broker's, the program's own."""
 
 CAN_ANSWER = (h11.IDLE, h11.SEND_RESPONSE)
 """Where the connection stands while nothing of an answer has been sent."""
@@ -37,9 +48,19 @@ CLIENTS_TURN = (h11.IDLE, h11.DONE)
 """Where it stands while a head is awaited, or the rest of a body that was answered already."""
 
 
-def serve(app: ASGIApp, settings: ApiSettings, *, host: str, port: int) -> None:
-    """Serve the application until the process is told to stop."""
-    uvicorn.run(
+def serve(
+    app: ASGIApp, settings: ApiSettings, *, host: str, port: int, on_stop: Callable[[], None]
+) -> None:
+    """Serve the application until the process is told to stop.
+
+    Parameters
+    ----------
+    on_stop
+        Called in the event loop before requests that go on are waited for: ends those that would
+        not end by themselves.
+    """
+    _allow_open_files(settings.max_connections + OTHER_FILES)
+    config = uvicorn.Config(
         app,
         host=host,
         port=port,
@@ -49,6 +70,35 @@ def serve(app: ASGIApp, settings: ApiSettings, *, host: str, port: int) -> None:
         access_log=False,
         server_header=False,
     )
+    server = Server(config, on_stop)
+    with suppress(KeyboardInterrupt):  # Ctrl-C, which the server raises again when it has ended
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+class Server(uvicorn.Server):
+    """Says when it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and wait for those that there are."""
+        self._on_stop()
+        await super().shutdown(sockets)
+
+
+def _allow_open_files(wanted: int) -> None:
+    """Raise the process's own limit as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.warning("fewer files may be open than connections", allowed=allowed, wanted=wanted)
 
 
 def bounded_protocol(settings: ApiSettings) -> type[H11Protocol]:

@@ -25,4 +25,5 @@ def api(
     engine = make_engine(settings, application="api-start")
     require_current_schema(engine)
     engine.dispose()
-    serve(create_app(settings), settings, host=host, port=port)
+    app = create_app(settings)
+    serve(app, settings, host=host, port=port, on_stop=app.state.parts.feeds.end_streams)

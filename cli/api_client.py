@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import quote
 from uuid import uuid4
@@ -57,6 +58,11 @@ class ApiRequestError(CvmstopError):
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether it is worth asking again: no answer, too many requests, or an outage."""
+        return self.status in {None, 429, 503}
 
 
 class ApiClient:
@@ -211,30 +217,65 @@ class ApiClient:
                 return self._send_once(method, path, **content)
             except ApiRequestError as error:
                 # 429: nothing was done. All else is repeated only if doing it twice is no harm.
-                is_passing = error.status == 429 or (may_repeat and error.status in {None, 503})
+                is_passing = error.is_passing and (may_repeat or error.status == 429)
                 pause = error.retry_after
                 if not is_passing or until - time.monotonic() <= pause:
                     raise
             time.sleep(pause)
 
+    @contextmanager
+    def stream(
+        self, path: str, headers: Mapping[str, str], *, longest_silence: float
+    ) -> Iterator[httpx.Response]:
+        """Open an answer that is read as it comes.
+
+        Parameters
+        ----------
+        path, headers
+            Of the request, a GET.
+        longest_silence
+            Seconds without a byte after which it has broken.
+
+        Raises
+        ------
+        ApiRequestError
+            The API refused, cannot be reached, or went away while it was read.
+        """
+        timeout = httpx.Timeout(TIMEOUT, read=longest_silence)
+        with (
+            self._failures_told(),
+            self._client.stream("GET", path, headers=headers, timeout=timeout) as answer,
+        ):
+            if not answer.is_success:
+                answer.read()
+                raise _refusal(answer)
+            yield answer
+
     def _send_once(self, method: str, path: str, **content: Any) -> httpx.Response:
-        try:
+        with self._failures_told():
             answer = self._client.request(method, path, **content)
+        if answer.is_success:
+            return answer
+        raise _refusal(answer)
+
+    @contextmanager
+    def _failures_told(self) -> Iterator[None]:
+        try:
+            yield
         except (httpx.TransportError, httpx.InvalidURL) as error:
             msg = (
                 f"the API at {self._url} does not answer ({type(error).__name__}):"
                 f" is it running, and is {URL_VARIABLE} right?"
             )
             raise ApiRequestError(msg) from None
-        if answer.is_success:
-            return answer
-        if answer.status_code == 401:
-            msg = f"the API does not know the key in {KEY_VARIABLE}, or it is not valid any more"
-        else:
-            msg = f"the API answered {answer.status_code}: {_detail(answer)}"
-        raise ApiRequestError(
-            msg, status=answer.status_code, retry_after=_retry_after(answer.headers)
-        )
+
+
+def _refusal(answer: httpx.Response) -> ApiRequestError:
+    if answer.status_code == 401:
+        msg = f"the API does not know the key in {KEY_VARIABLE}, or it is not valid any more"
+    else:
+        msg = f"the API answered {answer.status_code}: {_detail(answer)}"
+    return ApiRequestError(msg, status=answer.status_code, retry_after=_retry_after(answer.headers))
 
 
 def _retry_after(headers: httpx.Headers) -> float:

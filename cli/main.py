@@ -41,6 +41,7 @@ COMMANDS = {
     "cvms": Place("cli.cvms", "app", "CVMs: import, list, unassigned, remove."),
     "stop": Place("cli.stop", "stop", "Force-stop CVMs, and wait until they are down."),
     "batches": Place("cli.batches", "app", "Batches: list, show, retry, cancel."),
+    "watch": Place("cli.watch", "watch", "Follow a batch live, until each stop has ended."),
     "failures": Place("cli.failures", "app", "Stops that failed, and why; try them again."),
     "purge": Place("cli.purge", "purge", "Delete finished batches that are old enough."),
     "settings": Place("cli.settings", "settings", "Every setting and what it means."),

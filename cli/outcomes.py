@@ -45,6 +45,11 @@ def wait_for_outcome(client: ApiClient, batch_ids: Sequence[str]) -> dict[str, A
             err=True,
         )
         raise typer.Exit(1) from None
+    return outcome_of(batches)
+
+
+def outcome_of(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Give how many stops of some batches ended how, and each of them."""
     tasks = [
         {name: task[name] for name in TASK_FIELDS} for each in batches for task in each["tasks"]
     ]

@@ -65,6 +65,11 @@ class BatchBars:
         if self._console.is_terminal:
             self._progress.stop()
 
+    @property
+    def are_drawn(self) -> bool:
+        """Whether there is a terminal that bars are drawn on."""
+        return self._console.is_terminal
+
     def update(self, batches: Sequence[dict[str, Any]]) -> None:
         """Show how they stand; each as the API gives it."""
         if self._console.is_terminal:

@@ -103,6 +103,19 @@ def make_engine(settings: DatabaseSettings, *, application: str) -> Engine:
     return engine
 
 
+async def connect_to_listen(
+    engine: Engine, settings: DatabaseSettings, *, application: str
+) -> psycopg.AsyncConnection[Any]:
+    """Open a connection of no pool, for a process that waits to be told of something.
+
+    Each statement is a transaction of its own on it. What psycopg raises is not translated here.
+    """
+    _, options = engine.dialect.create_connect_args(engine.url)
+    return await psycopg.AsyncConnection.connect(
+        **{**options, **_connect_args(settings, application)}, autocommit=True
+    )
+
+
 def _ping_idle_connections(engine: Engine) -> None:
     """Try a connection before it is used, unless it was used a moment ago.
 

@@ -4,6 +4,7 @@ CvmstopError
 ├── SettingsError           an environment variable is missing or wrong
 ├── SchemaError             the database's schema is not this program's
 ├── DatabaseUnavailableError the database does not answer
+├── TooManyStreamsError     this process has as many open streams as it may   503
 ├── HostBusyError           somebody holds a host's row for longer than a claim waits
 ├── BrokerUnavailableError  the broker did not take a message in time
 ├── AuthenticationError     no key, or a key that is not valid now            401
@@ -11,6 +12,7 @@ CvmstopError
 ├── AdminOnlyError          a key of an admin is wanted                        403
 ├── TooManyCvmsError        more ids in a request than a batch may have       400
 ├── InvalidCursorError      a page's cursor was not made by this API          400
+├── InvalidPositionError    a Last-Event-ID was not made by this API          400
 ├── IdempotencyMismatchError a key was used before, with another body         422
 ├── NotFoundError           no such thing, or not in the caller's workspace   404
 ├── CvmBusyError            a stop is open on a CVM that another is to work on 409
@@ -149,6 +151,20 @@ class InvalidCursorError(CvmstopError):
 
     slug = "invalid_cursor"
     status_code = 400
+
+
+class InvalidPositionError(CvmstopError):
+    """A stream was asked for behind an event whose id this API did not make."""
+
+    slug = "invalid_event_id"
+    status_code = 400
+
+
+class TooManyStreamsError(CvmstopError):
+    """One process of the API follows batches for as many readers as it may."""
+
+    slug = "too_many_streams"
+    status_code = 503
 
 
 class IdempotencyMismatchError(CvmstopError):

@@ -168,10 +168,16 @@ class ApiSettings(BrokerSettings, LifetimeSettings, MetricsSettings):
     request_timeout: float = Field(default=10.0, gt=0)
     """Longest wait for a client: for a request's headers, for its body, and to take the answer."""
 
-    max_connections: int = Field(default=500, ge=1)
+    max_connections: int = Field(default=1_500, ge=1)
     """Connections that one API process keeps open at most; one more is answered 503.
 
-    Each takes a file descriptor, of which a process often has 1,024, and some hold other things.
+    Each takes a file descriptor. A process that may have fewer raises its soft limit itself.
+    """
+
+    max_event_streams: int = Field(default=1_000, ge=1)
+    """Streams of events that one API process keeps open at most; one more is answered 503.
+
+    Each is one of `CVMSTOP_MAX_CONNECTIONS`, which leave room for other requests beside them.
     """
 
     rate_limit: str = "3600/minute"

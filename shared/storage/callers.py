@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, case, exists, func, select
+from sqlalchemy import any_, bindparam, case, exists, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from shared.models.callers import Caller
 from shared.models.states import UserRole
@@ -13,8 +15,12 @@ from shared.tables import ApiKey, Membership, User
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
     from psycopg import Connection
     from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Session
 
 VALID = "valid"
 """State of a key that lets its holder in."""
@@ -61,3 +67,19 @@ def find_caller(connection: Connection[Any], digest: bytes) -> Caller | None:
         role=UserRole(role),
         workspace_id=workspace_id,
     )
+
+
+def find_callers(session: Session, api_key_ids: Sequence[UUID]) -> set[Caller]:
+    """Give the holders of those of some keys that are valid now."""
+    ids = literal(api_key_ids, ARRAY(PG_UUID(as_uuid=True)))
+    rows = session.execute(
+        select(ApiKey.id, ApiKey.workspace_id, User.id, User.role)
+        .join(User, User.id == ApiKey.user_id)
+        .where(ApiKey.id == any_(ids), key_state(User) == VALID)
+    )
+    return {
+        Caller(
+            api_key_id=api_key_id, user_id=user_id, role=UserRole(role), workspace_id=workspace_id
+        )
+        for api_key_id, workspace_id, user_id, role in rows
+    }

@@ -79,7 +79,12 @@ def engine_of_the_api(api: FastAPI) -> Engine:
 @pytest.fixture
 def world(clean: Engine, valkey: str) -> World:  # noqa: ARG001 - an empty broker
     """Fill the database."""
-    with transaction(clean) as session:
+    return fill(clean)
+
+
+def fill(engine: Engine) -> World:
+    """Fill an empty database."""
+    with transaction(engine) as session:
         acme, globex = make_workspace(session, "acme"), make_workspace(session, "globex")
         host = make_host(session, name="node-1")
         alice = make_user(session, acme, name="alice")

@@ -73,6 +73,7 @@ TABLE = {
     "GET /api/v1/cvms/{cvm_id}": OURS,
     "GET /api/v1/batches": WORKSPACE,
     "GET /api/v1/batches/{batch_id}": OURS,
+    "GET /api/v1/batches/{batch_id}/events": OURS,
     "POST /api/v1/batches/{batch_id}/retry": OURS,
     "POST /api/v1/batches/{batch_id}/cancel": OURS,
     "GET /api/v1/stop-tasks": WORKSPACE,
@@ -136,7 +137,11 @@ def ask(
     key = made_up[caller] if caller in made_up else str(getattr(world, caller))
     method, path = route.format(**ids).split(" ")
     body = BODIES[method](world) if method in BODIES else None
-    return http.request(method, path, json=body, headers={} if key is None else {"X-API-Key": key})
+    headers = {} if key is None else {"X-API-Key": key}
+    with http.stream(method, path, json=body, headers=headers) as answer:
+        if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+            answer.read()  # the other goes on while a stop is open
+        return answer
 
 
 def test_the_table_has_every_route(settings: Settings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mirakuru import TCPExecutor
@@ -27,6 +27,15 @@ class PostgresqlServer:
     """A server that runs; without a password everybody on this machine may connect."""
 
     port: int
+    _executor: TCPExecutor = field(repr=False, compare=False)
+
+    def stop(self) -> None:
+        """Stop it, and everything that is connected to it."""
+        self._executor.stop()
+
+    def start(self) -> None:
+        """Start it again, on the same data and the same port."""
+        self._executor.start()
 
     def create_database(self, name: str) -> SecretStr:
         """Create an empty database and say where it is."""
@@ -66,4 +75,4 @@ def running_postgresql(
         )
         executor.password = password
         with executor:
-            yield PostgresqlServer(port)
+            yield PostgresqlServer(port, executor)

@@ -41,6 +41,7 @@ from shared.storage.failures import MOST_READ as MOST_GROUPED
 from shared.storage.inventory import find_hosts, read_standings
 from shared.storage.monitoring import read_host_gauges
 from shared.storage.operations import end_expired
+from shared.storage.stop_changes import count_changes, read_history
 from shared.storage.stop_conditions import BATCHES_OF_A_REQUEST
 from shared.tables import StopTask
 from tests.support.explained import Explained, explaining
@@ -498,3 +499,23 @@ def test_cancel_and_retry(archive: Archive, *, whole: bool) -> None:
         assert find_stop(session, archive.member, stop)[0].retried_by
 
     require_quick(look(archive, act), statements=12, examined=500)
+
+
+def test_following_a_batch(archive: Archive) -> None:
+    """Among many changes of other batches, which PostgreSQL has counted or not."""
+    batch = archive.one("batch_id FROM stop_tasks LIMIT 1")
+    with Session(archive.engine) as session:
+        session.execute(
+            text(
+                "INSERT INTO stop_changes (batch_id, stop_task_id, state, attempt)"
+                " SELECT batch_id, id, 'succeeded', 1 FROM stop_tasks LIMIT 100000"
+            )
+        )
+        for is_counted in (False, True):
+            if is_counted:
+                session.execute(text("ANALYZE stop_changes"))
+            with explaining() as explained:
+                assert read_history(driver_of(session), batch)
+                assert count_changes(session, [batch])
+            require_quick(explained, statements=2, examined=200)
+            assert not [one for one in explained if one.examined(["stop_changes"]) > 1_000]
