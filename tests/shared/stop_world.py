@@ -43,7 +43,8 @@ RESET = """
     DELETE FROM stop_attempts; DELETE FROM stop_tasks; DELETE FROM stop_batches;
     DELETE FROM cvm_operations;
     UPDATE cvms SET in_progress = false, status = 'running';
-    UPDATE vm_hosts SET unreachable_count = 0, breaker_open_until = NULL, last_error = NULL;
+    UPDATE vm_hosts SET unreachable_count = 0, breaker_open_until = NULL, last_error = NULL,
+        unreachable_since = NULL;
 """
 """Makes the rows what they were; a tenth of the time that it takes to write them all anew."""
 
