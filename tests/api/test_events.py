@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from api.events import stream
 from shared.database import transaction
 from shared.engine import make_engine
 from shared.schema import upgrade
@@ -268,6 +269,17 @@ def test_metrics(served: ApiProcess, batch: Batch) -> None:
         lambda: scrape(served.url).total("cvmstop_event_streams") == 0, what="none is counted"
     )
     assert scrape(served.url).total(count, **route) == before + 1
+
+
+def test_a_comment_breaks_the_silence(
+    api_url: str, clean: Engine, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "HEARTBEAT", 0.05)
+    batch = accept(api_url, clean, world.member_key, world.ours[:SIZE])
+    url, headers = f"{api_url}/api/v1/batches/{batch.id}/events", {"X-API-Key": batch.key}
+    with httpx.stream("GET", url, headers=headers, timeout=PATIENCE) as answer:
+        comments = (line for line in answer.iter_lines() if line.startswith(":"))
+        assert [next(comments), next(comments)] == [": ping", ": ping"]
 
 
 def test_more_than_may_be_are_told_to_come_back(
