@@ -72,8 +72,15 @@ def cpu_bound(ground: Ground, stops: int) -> float:
         began = time.perf_counter()
         for first in range(0, stops, MAX_BATCH):
             floor.accept([cvm_id(number) for number in range(first, first + MAX_BATCH)])
-        rows = connection.execute("SELECT id, request_id FROM stop_tasks ORDER BY cvm_id")
-        accepted = [DueStop(stop_task_id=row[0], request_id=row[1]) for row in rows]
+        rows = connection.execute(
+            "SELECT stop_tasks.id, request_id, hash_id, vm_hosts.name FROM stop_tasks"
+            " JOIN cvms ON cvms.id = cvm_id JOIN vm_hosts ON vm_hosts.id = stop_tasks.vm_host_id"
+            " ORDER BY cvm_id"
+        )
+        accepted = [
+            DueStop(stop_task_id=stop, request_id=request_id, cvm_id=cvm, host=host)
+            for stop, request_id, cvm, host in rows
+        ]
         for number, loop in enumerate(loops):
             loop.enqueue(ground, accepted[number::WORKERS])
         succeeded = "stop_tasks WHERE state = 'succeeded'"

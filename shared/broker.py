@@ -210,6 +210,9 @@ class Broker:
             STOP_TASK,
             args=(str(stop.stop_task_id),),
             kwargs={"request_id": stop.request_id},
+            # What Flower shows from the message's arrival on. The argument itself is the task's id,
+            # which it shows anyway; workers read none of it.
+            argsrepr=stop.shown,
             task_id=str(stop.stop_task_id),
             queue=STOPS_QUEUE,
             producer=producer,

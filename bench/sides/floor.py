@@ -98,7 +98,14 @@ def open_floor(ground: Ground) -> Iterator[Floor]:
 def _make_messages(ground: Ground, broker: Redis) -> list[bytes]:
     """Have cvmstop's own broker send 50 messages, and take them from the queue."""
     sender = Broker(make_celery(ground.settings))
-    sender.send_stops([DueStop(stop_task_id=uuid4(), request_id="floor") for _ in range(MAX_BATCH)])
+    sender.send_stops(
+        [
+            DueStop(
+                stop_task_id=uuid4(), request_id="floor", cvm_id=f"cvm_{number:020}", host="floor"
+            )
+            for number in range(MAX_BATCH)
+        ]
+    )
     sender.close()
     found = broker.lrange(STOPS_QUEUE, 0, -1)
     assert isinstance(found, list)  # noqa: S101 - of a client that does not wait in a coroutine

@@ -77,8 +77,16 @@ class DueStop:
 
     stop_task_id: UUID
     request_id: str
+    cvm_id: str
+    """The CVM's public id. As the host's name, for who looks at the message: Flower."""
+    host: str
     was_sent: bool = False
     """A message was sent for it before, and nobody has claimed it."""
+
+    @property
+    def shown(self) -> str:
+        """What it is, for people: `cvm_a1b2c3 on node-7`."""
+        return f"{self.cvm_id} on {self.host}"
 
 
 @dataclass(frozen=True, kw_only=True)

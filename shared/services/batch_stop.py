@@ -76,8 +76,8 @@ def _check_size(request: BatchRequest) -> None:
 
 def _decide(
     request: BatchRequest, candidates: dict[str, Candidate]
-) -> tuple[BatchAnswer, list[int]]:
-    """Count each id, in order, as stopped, skipped or refused."""
+) -> tuple[BatchAnswer, dict[int, str]]:
+    """Count each id, in order, as stopped, skipped or refused; gives what to stop by row too."""
     to_stop: dict[str, int] = {}
     skipped = 0
     errors: list[RefusedCvm] = []
@@ -98,7 +98,7 @@ def _decide(
         skipped=skipped,
         errors=tuple(errors),
     )
-    return answer, list(to_stop.values())
+    return answer, {row: cvm_id for cvm_id, row in to_stop.items()}
 
 
 def _replay(earlier: EarlierBatch, request: BatchRequest) -> BatchAnswer:

@@ -96,7 +96,7 @@ def _retry(
                 RefusedCvm(cvm_id=each.cvm_id, error=each.obstacle.message) for each in errors
             ),
         ),
-        [stop.cvm for stop in again],
+        {stop.cvm: stop.cvm_id for stop in again},
         deadline=timedelta(seconds=settings.stop_deadline),
         retries=Retries(batch=batch_id, stops=[stop.stop_task_id for stop in again]),
     )

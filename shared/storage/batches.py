@@ -33,7 +33,7 @@ from shared.tables import Cvm, StopBatch, StopTask, VmHost
 
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import timedelta
 
     from psycopg import Connection
@@ -183,7 +183,7 @@ def find_earlier(
     )
 
 
-def _build_add(*, retries: bool) -> Select[UUID, UUID]:
+def _build_add(*, retries: bool) -> Select[UUID, UUID, int, str]:
     request_id = bindparam("request_id", type_=Text)
     batch = (
         insert(StopBatch)
@@ -232,10 +232,17 @@ def _build_add(*, retries: bool) -> Select[UUID, UUID]:
         rows = select(*values).where(Cvm.id == pairs.c.cvm_id)
     else:
         rows = select(*values).where(Cvm.id == any_(ids))
-    task = insert(StopTask).from_select(columns, rows).returning(StopTask.id).cte("task")
+    task = (
+        insert(StopTask)
+        .from_select(columns, rows)
+        .returning(StopTask.id, StopTask.cvm_id, StopTask.vm_host_id)
+        .cte("task")
+    )
     return (
-        select(batch.c.id, task.c.id)
-        .select_from(batch.outerjoin(task, true()))
+        select(batch.c.id, task.c.id, task.c.cvm_id, VmHost.name)
+        .select_from(
+            batch.outerjoin(task, true()).outerjoin(VmHost, VmHost.id == task.c.vm_host_id)
+        )
         .add_cte(put_in_progress)
     )
 
@@ -249,7 +256,7 @@ def add_batch(
     caller: Caller,
     request: BatchRequest,
     answer: BatchAnswer,
-    cvms: list[int],
+    cvms: Mapping[int, str],
     *,
     deadline: timedelta,
     retries: Retries | None = None,
@@ -258,6 +265,19 @@ def add_batch(
 
     The stops are written as sent: the caller sends right after the commit, and should that fail,
     the dispatcher takes them for lost after `resend_after`.
+
+    Parameters
+    ----------
+    connection
+        In the transaction that has locked the CVMs.
+    caller, request, answer
+        Who asked, for what, and what is answered.
+    cvms
+        The CVMs to stop: their rows' ids, with their public ones.
+    deadline
+        How long after now the stops fail.
+    retries
+        What is tried again, if anything.
 
     Returns
     -------
@@ -284,7 +304,7 @@ def add_batch(
             "refused": Jsonb([{"cvm_id": e.cvm_id, "error": e.error} for e in answer.errors]),
             "key": request.idempotency_key,
             "digest": request_digest(request.cvm_ids) if request.idempotency_key else None,
-            "cvms": cvms,
+            "cvms": list(cvms),
             "deadline": deadline,
         },
     ).fetchall()
@@ -292,8 +312,8 @@ def add_batch(
         answer,
         batch_id=rows[0][0],
         to_send=tuple(
-            DueStop(stop_task_id=task, request_id=request.request_id)
-            for _, task in rows
+            DueStop(stop_task_id=task, request_id=request.request_id, cvm_id=cvms[cvm], host=host)
+            for _, task, cvm, host in rows
             if task is not None
         ),
     )

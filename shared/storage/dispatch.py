@@ -175,26 +175,42 @@ def take_due(
         .limit(limit)
         .cte("picked")
     )
-    rows = session.connection().execute(
-        _marking_sent(picked).returning(picked.c.was_sent), {BREAKER_THRESHOLD: breaker_threshold}
+    marked = _marking_sent(picked).returning(StopTask.vm_host_id, picked.c.was_sent).cte("marked")
+    rows = session.execute(
+        select(
+            marked.c.id,
+            marked.c.request_id,
+            marked.c.was_sent,
+            Cvm.hash_id,
+            VmHost.name.label("host"),
+        )
+        .join(Cvm, Cvm.id == marked.c.cvm_id)
+        .join(VmHost, VmHost.id == marked.c.vm_host_id),
+        {BREAKER_THRESHOLD: breaker_threshold},
     )
     return [
-        DueStop(stop_task_id=row.id, request_id=row.request_id, was_sent=row.was_sent)
+        DueStop(
+            stop_task_id=row.id,
+            request_id=row.request_id,
+            cvm_id=row.hash_id,
+            host=row.host,
+            was_sent=row.was_sent,
+        )
         for row in rows
     ]
 
 
-def _marking_sent(picked: CTE) -> ReturningUpdate[UUID, str]:
+def _marking_sent(picked: CTE) -> ReturningUpdate[UUID, str, int]:
     """Mark the picked stops as sent now; the caller sends them after the commit."""
     return (
         update(StopTask)
         .where(StopTask.id == picked.c.id)
         .values(sent_at=now)
-        .returning(StopTask.id, StopTask.request_id)
+        .returning(StopTask.id, StopTask.request_id, StopTask.cvm_id)
     )
 
 
-def take_next_of_host() -> Select[UUID, str]:
+def take_next_of_host() -> Select[UUID, str, str]:
     """Build what marks the stops of one host that may use the places that became free.
 
     Parameters of the statement: `host`, and `places`, how many. One for each turn that ends keeps
@@ -219,7 +235,7 @@ def take_next_of_host() -> Select[UUID, str]:
         .cte("picked")
     )
     woken = _marking_sent(picked).cte("woken")
-    return select(woken.c.id, woken.c.request_id)
+    return select(woken.c.id, woken.c.request_id, Cvm.hash_id).join(Cvm, Cvm.id == woken.c.cvm_id)
 
 
 def mark_unsent(session: Session, stop_task_ids: Sequence[UUID]) -> None:

@@ -57,12 +57,14 @@ class LockedStop:
     cvm_id: int
     standing: Standing
     host: LockedHost
+    host_name: str
     age: float
     """Seconds since it was accepted."""
 
 
 _LOCK_CLAIMED = CompiledStatement(
     select(
+        VmHost.name,
         VmHost.max_concurrent_stops,
         HAS_NOT_ANSWERED.label("has_not_answered"),
         StopTask.cvm_id,
@@ -94,7 +96,7 @@ def lock_claimed(connection: Connection[Any], claim: Claim) -> LockedStop | None
     ).fetchone()
     if row is None:
         return None
-    cap, has_not_answered, cvm_id, failures, confirmations, seconds_left, age = row
+    host, cap, has_not_answered, cvm_id, failures, confirmations, seconds_left, age = row
     return LockedStop(
         id=claim.stop_task_id,
         cvm_id=cvm_id,
@@ -107,11 +109,12 @@ def lock_claimed(connection: Connection[Any], claim: Claim) -> LockedStop | None
         host=LockedHost(
             id=claim.vm_host_id, max_concurrent_stops=cap, has_not_answered=has_not_answered
         ),
+        host_name=host,
         age=float(age),
     )
 
 
-def _build_decision() -> Select[UUID, str]:
+def _build_decision() -> Select[UUID, str, str]:
     closed = bindparam("closed", type_=Boolean)
     code = bindparam("code", type_=Text)
     message = bindparam("message", type_=Text)
@@ -226,4 +229,7 @@ def write_decision(
             "places": places,
         },
     )
-    return [DueStop(stop_task_id=task, request_id=request_id) for task, request_id in rows]
+    return [
+        DueStop(stop_task_id=task, request_id=request_id, cvm_id=cvm_id, host=stop.host_name)
+        for task, request_id, cvm_id in rows
+    ]

@@ -25,8 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def due_stop(request_id: str = "from-afar", *, host: str = "node-7") -> DueStop:
+    return DueStop(
+        stop_task_id=uuid4(), request_id=request_id, cvm_id=f"cvm_{uuid4().hex}", host=host
+    )
+
+
 def stops(count: int = 3) -> list[DueStop]:
-    return [DueStop(stop_task_id=uuid4(), request_id="from-afar") for _ in range(count)]
+    return [due_stop() for _ in range(count)]
 
 
 def broker_at(url: str) -> Broker:
@@ -45,29 +51,37 @@ class TestOnValkey:
         yield made
         made.close()
 
-    def test_a_message_holds_ids_alone(self, broker: Broker, valkey: str) -> None:
+    def test_a_message_holds_ids_and_names_alone(self, broker: Broker, valkey: str) -> None:
         (stop,) = stops(1)
         broker.send_stops([stop])
         with Redis.from_url(valkey) as client:
             (raw,) = client.lrange(STOPS_QUEUE, 0, -1)
         headers = json.loads(raw)["headers"]
         assert (headers["task"], headers["id"]) == (STOP_TASK, str(stop.stop_task_id))
-        assert headers["argsrepr"] == f"('{stop.stop_task_id}',)"
+        assert headers["argsrepr"] == f"{stop.cvm_id} on node-7"
         assert headers["kwargsrepr"] == "{'request_id': 'from-afar'}"
 
     @pytest.mark.parametrize(
-        "request_id", ["from-afar", "with spaces: ~!", 'it\'s "quoted" \\', "ü"]
+        ("request_id", "host"),
+        [
+            ("from-afar", "node-7"),
+            ("with spaces: ~!", "node-7"),
+            ('it\'s "quoted" \\', "node-7"),
+            ("ü", "node-7"),
+            ("from-afar", 'a "host"'),
+        ],
     )
     def test_it_is_the_message_that_celery_makes(
-        self, broker: Broker, valkey: str, request_id: str
+        self, broker: Broker, valkey: str, request_id: str, host: str
     ) -> None:
         """Each is made from a prototype; whatever Celery puts into one must be in it."""
-        stop = DueStop(stop_task_id=uuid4(), request_id=request_id)
+        stop = due_stop(request_id, host=host)
         app = make_celery(BrokerSettings(broker_url=SecretStr(valkey)))
         app.send_task(
             STOP_TASK,
             args=(str(stop.stop_task_id),),
             kwargs={"request_id": request_id},
+            argsrepr=stop.shown,
             task_id=str(stop.stop_task_id),
             queue=STOPS_QUEUE,
         )

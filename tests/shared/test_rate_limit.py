@@ -28,6 +28,8 @@ from tests.support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+STOP = DueStop(stop_task_id=UUID(int=1), request_id="any", cvm_id="cvm_any", host="any")
+
 
 @pytest.fixture
 def limit_at() -> Iterator[Callable[..., RateLimit]]:
@@ -240,7 +242,7 @@ class TestOneMemoryForAll:
     ) -> None:
         limit_at(frozen.url, "1/minute", broker[1]).take(uuid4())
         with pytest.raises(BrokerUnavailableError, match="a moment ago"):
-            broker[0].send_stops([DueStop(stop_task_id=uuid4(), request_id="any")])
+            broker[0].send_stops([STOP])
         assert frozen.connections() == 1
 
     def test_nor_the_limit_after_sending(
@@ -251,7 +253,7 @@ class TestOneMemoryForAll:
         logged: CapturingLogger,
     ) -> None:
         with pytest.raises(BrokerUnavailableError):
-            broker[0].send_stops([DueStop(stop_task_id=uuid4(), request_id="any")])
+            broker[0].send_stops([STOP])
         before = frozen.connections()
         limit = limit_at(frozen.url, "1/minute", broker[1])
         assert all(passes(limit, uuid4()) for _ in range(3))

@@ -73,7 +73,9 @@ def stops(yard: Yard, host: SimulatedHost) -> list[UUID]:
 
 def send(broker_url: str, stops: Sequence[UUID]) -> None:
     app = make_celery(BrokerSettings(broker_url=SecretStr(broker_url)))
-    Broker(app).send_stops([DueStop(stop_task_id=stop, request_id="test") for stop in stops])
+    Broker(app).send_stops(
+        [DueStop(stop_task_id=stop, request_id="test", cvm_id="any", host="any") for stop in stops]
+    )
     app.close()
 
 

@@ -198,7 +198,10 @@ class Cluster:
     def send_again(self, stop_task_ids: Sequence[str]) -> None:
         """Send messages for stops, as the API and the dispatcher do."""
         Broker(self.asking).send_stops(
-            [DueStop(stop_task_id=UUID(each), request_id="again") for each in stop_task_ids]
+            [
+                DueStop(stop_task_id=UUID(each), request_id="again", cvm_id="any", host="any")
+                for each in stop_task_ids
+            ]
         )
 
     def mend_broker_disk(self) -> None:
