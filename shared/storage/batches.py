@@ -238,11 +238,11 @@ def _build_add(*, retries: bool) -> Select[UUID, UUID, int, str]:
         .returning(StopTask.id, StopTask.cvm_id, StopTask.vm_host_id)
         .cte("task")
     )
+    # Not a join, which may give the stops host by host: they are sent in this order.
+    host = select(VmHost.name).where(VmHost.id == task.c.vm_host_id).scalar_subquery()
     return (
-        select(batch.c.id, task.c.id, task.c.cvm_id, VmHost.name)
-        .select_from(
-            batch.outerjoin(task, true()).outerjoin(VmHost, VmHost.id == task.c.vm_host_id)
-        )
+        select(batch.c.id, task.c.id, task.c.cvm_id, host)
+        .select_from(batch.outerjoin(task, true()))
         .add_cte(put_in_progress)
     )
 
