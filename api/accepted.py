@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from shared.broker import STOPS_QUEUE
 from shared.exceptions import BrokerUnavailableError
 from shared.metrics import SendReason
+from shared.spans import Kind
 
 
 if TYPE_CHECKING:
@@ -27,16 +29,30 @@ def wake_workers(parts: ApiParts, stops: Sequence[DueStop]) -> None:
 
     A broker that is away costs half a second.
     """
+    if not stops:
+        return
     messages = parts.metrics.messages
     parts.metrics.stops_accepted.inc(len(stops))
-    try:
-        parts.broker.send_stops(stops)
-    except BrokerUnavailableError as error:
-        messages.note_refused(SendReason.ACCEPTED, len(stops))
-        # The stops are written down, and the dispatcher will send them.
-        log.warning("broker unavailable, stops wait", stops=len(stops), error=str(error))
-    else:
-        messages.note_sent(SendReason.ACCEPTED, len(stops))
+    with parts.tracing.span(
+        f"send {STOPS_QUEUE}",
+        Kind.PRODUCER,
+        {
+            "messaging.system": "celery",
+            "messaging.operation.name": "send",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": STOPS_QUEUE,
+            "messaging.batch.message_count": len(stops),
+        },
+    ) as span:
+        try:
+            parts.broker.send_stops(stops)
+        except BrokerUnavailableError as error:
+            messages.note_refused(SendReason.ACCEPTED, len(stops))
+            # The stops are written down, and the dispatcher will send them.
+            log.warning("broker unavailable, stops wait", stops=len(stops), error=str(error))
+            span.fail(error.slug, str(error))
+        else:
+            messages.note_sent(SendReason.ACCEPTED, len(stops))
 
 
 def tell_batch(response: Response, batch_id: UUID | None) -> None:

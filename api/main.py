@@ -87,7 +87,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         BodyLimit, max_bytes=settings.max_body_bytes, max_seconds=settings.request_timeout
     )
     app.add_middleware(HeadCheck)
-    app.add_middleware(RequestContext, metrics=parts.metrics)
+    app.add_middleware(RequestContext, metrics=parts.metrics, tracing=parts.tracing)
     add_error_handlers(app)
     for routes in (
         batch_stop,

@@ -15,12 +15,14 @@ from fastapi.sse import EventSourceResponse
 from starlette.datastructures import Headers, MutableHeaders
 
 from api.errors import answer_unexpected
+from api.request_spans import request_span, tell_answer
 
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from api.metrics import ApiMetrics
+    from shared.spans import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +40,12 @@ FIELD_EXTRA = len(": \r\n")
 
 
 class RequestContext:
-    """Gives each request its id (the client's `X-Request-ID`, or ours), a log line, a count."""
+    """Gives each request its id (the client's `X-Request-ID`, or ours), a line, a count, a span."""
 
-    def __init__(self, app: ASGIApp, *, metrics: ApiMetrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: ApiMetrics, tracing: Tracing) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI scope."""
@@ -71,7 +74,10 @@ class RequestContext:
                     self._metrics.note_request(scope, status, time.perf_counter() - began)
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with (
+            structlog.contextvars.bound_contextvars(request_id=request_id),
+            request_span(self._tracing, scope, request_id) as span,
+        ):
             try:
                 await self._app(scope, receive, send_with_id)
             except Exception as error:
@@ -82,6 +88,7 @@ class RequestContext:
                 seconds = time.perf_counter() - began
                 if not is_stream:
                     self._metrics.note_request(scope, status, seconds)
+                tell_answer(span, scope, status, found.get("batch_id"))
                 log.info(
                     "request",
                     method=scope["method"],

@@ -11,12 +11,14 @@ from shared.absence import Absence
 from shared.broker import Broker, make_celery, make_redis_pool
 from shared.engine import make_engine
 from shared.rate_limit import RateLimit
+from shared.tracing import make_tracing
 
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from shared.settings import ApiSettings
+    from shared.spans import Tracing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +32,14 @@ class ApiParts:
     metrics: ApiMetrics
     feeds: BatchFeeds
     """Used in the event loop only, which closes it."""
+    tracing: Tracing
 
     def close(self) -> None:
         """Close what is open."""
         self.rate_limit.close()
         self.broker.close()
         self.engine.dispose()
+        self.tracing.close()
 
 
 def make_api_parts(settings: ApiSettings) -> ApiParts:
@@ -50,4 +54,5 @@ def make_api_parts(settings: ApiSettings) -> ApiParts:
         rate_limit=RateLimit(settings.rate_limit, make_redis_pool(app, settings), absence),
         metrics=ApiMetrics(engine),
         feeds=BatchFeeds(engine, settings),
+        tracing=make_tracing("cvmstop-api"),
     )

@@ -22,6 +22,7 @@ QUIET_LOGGERS = (
     "celery.worker.strategy",
     "celery.app.trace",
     "celery.beat",
+    "urllib3",
 )
 """Loggers of libraries that repeat, request by request or task by task, what our own lines say."""
 

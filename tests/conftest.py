@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def _no_settings_from_outside() -> Iterator[None]:
     """Keep the variables of whoever runs the tests out of them."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
+        for name in [name for name in os.environ if name.startswith((ENV_PREFIX, "OTEL_"))]:
             patch.delenv(name)
         yield
 

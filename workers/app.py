@@ -93,6 +93,7 @@ def create_app(settings: BrokerSettings) -> Celery:
     register_tasks(app, process)
 
     def open_process(**_: Any) -> None:
+        configure_logging(settings)  # Celery asks for it only later
         try:
             process.open(app, Settings.load())
         except CvmstopError as error:

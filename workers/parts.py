@@ -9,6 +9,8 @@ from shared.broker import Broker
 from shared.engine import make_engine
 from shared.schema import require_current_schema
 from shared.sealing import Sealer
+from shared.spans import NO_TRACING
+from shared.tracing import make_tracing
 from workers.drivers.registry import Drivers
 from workers.inventory import HostSyncs
 from workers.metrics import WorkerMetrics
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from shared.settings import Settings
+    from shared.spans import Tracing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +35,13 @@ class WorkerParts:
     drivers: Drivers
     syncs: HostSyncs
     metrics: WorkerMetrics
+    tracing: Tracing = NO_TRACING
 
     def close(self) -> None:
         """Close what is open."""
         self.drivers.close()
         self.engine.dispose()
+        self.tracing.close()
 
 
 def make_worker_parts(broker: Broker, settings: Settings) -> WorkerParts:
@@ -62,6 +67,7 @@ def make_worker_parts(broker: Broker, settings: Settings) -> WorkerParts:
         drivers=drivers,
         syncs=HostSyncs(engine, drivers, sealer, settings),
         metrics=WorkerMetrics(),
+        tracing=make_tracing("cvmstop-worker"),
     )
     require_current_schema(parts.engine)
     return parts

@@ -25,7 +25,9 @@ from shared.metrics import SendReason
 from shared.models.errors import ErrorCode, Fate
 from shared.models.turns import Failure, Refusal, TurnResult
 from shared.services.stops import ClaimedStop, claim_stop, connection_of, settle_stop
+from shared.spans import Kind
 from workers.drivers.errors import HostError
+from workers.spans import exchange_teller, task_span, tell_end
 from workers.turns import Turn, internal_failure
 
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from shared.models.turns import Claim
     from shared.services.stops import Settled
+    from shared.spans import Span
     from workers.parts import WorkerParts
 
 log = structlog.get_logger(__name__)
@@ -75,17 +78,25 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
     """
     began = time.monotonic()
     reach(Failpoint.WORKER_RECEIVED)
+    with task_span(parts, stop_task_id) as span:
+        return _work(parts, stop_task_id, worker=worker, began=began, span=span)
+
+
+def _work(parts: WorkerParts, stop_task_id: UUID, *, worker: str, began: float, span: Span) -> str:
     try:
         with driver_transaction(parts.engine) as connection:
             claimed = claim_stop(connection, stop_task_id, worker=worker, settings=parts.settings)
     except HostBusyError as error:
         log.warning("no turn", reason=str(error))
         parts.metrics.note_refusal(Refusal.HOST_BUSY)
+        span.tell({"cvmstop.claim.refused": str(Refusal.HOST_BUSY)})
         return str(Refusal.HOST_BUSY)
     if isinstance(claimed, Refusal):
         log.debug("no turn", reason=str(claimed))
         parts.metrics.note_refusal(claimed)
+        span.tell({"cvmstop.claim.refused": str(claimed)})
         return str(claimed)
+    span.tell({"cvmstop.host.name": claimed.host.name, "cvmstop.attempt": claimed.claim.attempt})
     reach(Failpoint.WORKER_CLAIMED)
     result = _take_turn(parts, claimed, began=began)
     reach(Failpoint.WORKER_TURN_TAKEN)
@@ -99,7 +110,9 @@ def work_on_stop(parts: WorkerParts, stop_task_id: UUID, *, worker: str) -> str:
         ),
         reraise=True,
     )
-    settled = retrying(_settle, parts, claimed.claim, result)
+    with parts.tracing.span("settle", Kind.INTERNAL, {}) as settling:
+        settled = retrying(_settle, parts, claimed.claim, result)
+        tell_end(span, settling, settled, result)
     parts.metrics.note_turn(claimed.host.name, settled, time.monotonic() - began)
     if settled is None:
         log.warning("turn came too late", attempt=claimed.claim.attempt)
@@ -139,7 +152,8 @@ def _take_turn(parts: WorkerParts, claimed: ClaimedStop, *, began: float) -> Tur
     try:
         driver = parts.drivers.get(connection_of(claimed.host, parts.sealer))
         with structlog.contextvars.bound_contextvars(host=claimed.host.name):
-            return Turn(driver, claimed.claim, parts.settings, began=began).take()
+            tell = exchange_teller(parts.tracing, claimed.host)
+            return Turn(driver, claimed.claim, parts.settings, began=began, tell=tell).take()
     except HostError as error:
         failure = error.as_failure()
     except SealError as error:

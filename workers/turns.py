@@ -51,6 +51,8 @@ class Turn:
         worker that was held up anywhere since then sends nothing once its lease has run out.
     sleep
         Waits between two looks; tests give their own.
+    tell
+        Is told of each exchange once it is over.
     """
 
     def __init__(
@@ -61,11 +63,13 @@ class Turn:
         *,
         began: float,
         sleep: Callable[[float], None] = time.sleep,
+        tell: Callable[[Exchange], None] | None = None,
     ) -> None:
         self._driver = driver
         self._claim = claim
         self._settings = settings
         self._sleep = sleep
+        self._tell = tell
         self._exchanges: list[Exchange] = []
         self._bounds = CallBounds(deadline=began + settings.turn_limit, record=self._record)
         self._seen: PowerState | None = None
@@ -92,6 +96,8 @@ class Turn:
             answer=exchange.answer,
             seconds=round(exchange.seconds, 4),
         )
+        if self._tell is not None:
+            self._tell(exchange)
 
     def _take(self) -> TurnResult:
         before = self._ask()

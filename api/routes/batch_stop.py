@@ -50,7 +50,10 @@ def handle_batch_stop_cvms(
 ) -> BatchStopResponse:
     """Write the batch down, then wake a worker for each stop."""
     request = BatchRequest(
-        cvm_ids=tuple(body.cvm_ids), request_id=request_id, idempotency_key=idempotency_key
+        cvm_ids=tuple(body.cvm_ids),
+        request_id=request_id,
+        idempotency_key=idempotency_key,
+        traceparent=parts.tracing.traceparent(),
     )
     with driver_transaction(parts.engine) as connection:
         if dry_run:

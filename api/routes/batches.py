@@ -68,7 +68,12 @@ def retry_batch_route(
     """Accept a new stop for each, in a new batch; 404 for a batch that the caller may not see."""
     with transaction(parts.engine) as session:
         answer = retry_batch(
-            session, caller, batch_id, request_id=request_id, settings=parts.settings
+            session,
+            caller,
+            batch_id,
+            request_id=request_id,
+            settings=parts.settings,
+            traceparent=parts.tracing.traceparent(),
         )
     wake_workers(parts, answer.to_send)
     tell_batch(response, answer.batch_id)

@@ -101,7 +101,12 @@ def retry_stop_task(
     """Accept a new stop that points to this one, in a new batch; this one stays as it is."""
     with transaction(parts.engine) as session:
         answer = retry_stop(
-            session, caller, stop_task_id, request_id=request_id, settings=parts.settings
+            session,
+            caller,
+            stop_task_id,
+            request_id=request_id,
+            settings=parts.settings,
+            traceparent=parts.tracing.traceparent(),
         )
     wake_workers(parts, answer.to_send)
     tell_batch(response, answer.batch_id)

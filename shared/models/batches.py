@@ -26,6 +26,8 @@ class BatchRequest:
     """Hash ids, in the caller's order, repeats included."""
     request_id: str
     idempotency_key: str | None = None
+    traceparent: str | None = None
+    """The request's span, if it has one (`shared.spans.Tracing.traceparent`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

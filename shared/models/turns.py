@@ -36,6 +36,9 @@ class Exchange:
     answer: str
     """What came back, cut to a bounded length, or the error instead of an answer."""
     seconds: float
+    error: str | None = None
+    """An `ErrorCode`, or the status of an answer that is none of success. It is in the answer too,
+    for people; this is for programs, and is not kept."""
 
     def as_json(self) -> dict[str, Any]:
         """Shape of one element of `stop_attempts.exchanges`."""

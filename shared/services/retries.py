@@ -6,6 +6,7 @@ of their CVMs' rows, by the rules that a batch stop skips and refuses by, in the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,13 @@ if TYPE_CHECKING:
 
 
 def retry_stop(
-    session: Session, caller: Caller, stop_task_id: UUID, *, request_id: str, settings: ApiSettings
+    session: Session,
+    caller: Caller,
+    stop_task_id: UUID,
+    *,
+    request_id: str,
+    settings: ApiSettings,
+    traceparent: str | None = None,
 ) -> RetryAnswer:
     """Try one stop again; the caller commits and then sends `to_send`.
 
@@ -43,13 +50,18 @@ def retry_stop(
         An admin asked for it, and the caller is none.
     """
     batch_id = require_stop(session, caller, stop_task_id).task.batch_id
-    return _retry(
-        session, caller, batch_id, [stop_task_id], request_id=request_id, settings=settings
-    )
+    request = BatchRequest(cvm_ids=(), request_id=request_id, traceparent=traceparent)
+    return _retry(session, caller, batch_id, [stop_task_id], request, settings)
 
 
 def retry_batch(
-    session: Session, caller: Caller, batch_id: UUID, *, request_id: str, settings: ApiSettings
+    session: Session,
+    caller: Caller,
+    batch_id: UUID,
+    *,
+    request_id: str,
+    settings: ApiSettings,
+    traceparent: str | None = None,
 ) -> RetryAnswer:
     """Try the failed stops of a batch again; the caller commits and then sends `to_send`.
 
@@ -60,7 +72,8 @@ def retry_batch(
     """
     require_batch(session, caller, batch_id)
     failed = find_in_states(session, batch_id, StopState.FAILED)
-    return _retry(session, caller, batch_id, failed, request_id=request_id, settings=settings)
+    request = BatchRequest(cvm_ids=(), request_id=request_id, traceparent=traceparent)
+    return _retry(session, caller, batch_id, failed, request, settings)
 
 
 def _retry(
@@ -68,10 +81,10 @@ def _retry(
     caller: Caller,
     batch_id: UUID,
     stop_task_ids: Sequence[UUID],
-    *,
-    request_id: str,
+    request: BatchRequest,
     settings: ApiSettings,
 ) -> RetryAnswer:
+    """Try stops again, for a request whose CVMs are those of the stops."""
     stops = lock_for_retry(session, stop_task_ids)
     obstacles = {stop.stop_task_id: _obstacle(stop, caller) for stop in stops}
     again = [stop for stop in stops if obstacles[stop.stop_task_id] is None]
@@ -86,7 +99,7 @@ def _retry(
     answer = add_batch(
         driver_of(session),
         caller,
-        BatchRequest(cvm_ids=tuple(stop.cvm_id for stop in stops), request_id=request_id),
+        replace(request, cvm_ids=tuple(stop.cvm_id for stop in stops)),
         BatchAnswer(
             batch_id=None,
             total=len(stops),

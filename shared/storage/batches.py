@@ -183,7 +183,7 @@ def find_earlier(
     )
 
 
-def _build_add(*, retries: bool) -> Select[UUID, UUID, int, str]:
+def _build_add(*, retries: bool, traced: bool) -> Select[UUID, UUID, int, str]:
     request_id = bindparam("request_id", type_=Text)
     batch = (
         insert(StopBatch)
@@ -200,6 +200,7 @@ def _build_add(*, retries: bool) -> Select[UUID, UUID, int, str]:
             idempotency_key=bindparam("key", type_=Text),
             request_digest=bindparam("digest", type_=LargeBinary),
             **({"retry_of": bindparam("batch_before", type_=Uuid)} if retries else {}),
+            **({"traceparent": bindparam("span", type_=Text)} if traced else {}),
         )
         .returning(StopBatch.id)
         .cte("batch")
@@ -247,8 +248,11 @@ def _build_add(*, retries: bool) -> Select[UUID, UUID, int, str]:
     )
 
 
-_ADD = CompiledStatement(_build_add(retries=False))
-_ADD_RETRIES = CompiledStatement(_build_add(retries=True))
+_ADD = {
+    (retries, traced): CompiledStatement(_build_add(retries=retries, traced=traced))
+    for retries in (False, True)
+    for traced in (False, True)
+}
 
 
 def add_batch(
@@ -284,30 +288,34 @@ def add_batch(
     BatchAnswer
         The answer with the batch's id, and what is to be sent.
     """
-    statement = _ADD
-    before: dict[str, Any] = {}
+    more: dict[str, Any] = {}
     if retries is not None:
-        statement = _ADD_RETRIES
-        before = {"batch_before": retries.batch, "stops_before": list(retries.stops)}
-    rows = statement.run(
-        connection,
-        {
-            **before,
-            "workspace": caller.workspace_id,
-            "user": caller.user_id,
-            "api_key": caller.api_key_id,
-            "by_an_admin": caller.sees_only is None,
-            "request_id": request.request_id,
-            "asked": answer.total,
-            "taken": answer.stopped,
-            "passed_over": answer.skipped,
-            "refused": Jsonb([{"cvm_id": e.cvm_id, "error": e.error} for e in answer.errors]),
-            "key": request.idempotency_key,
-            "digest": request_digest(request.cvm_ids) if request.idempotency_key else None,
-            "cvms": list(cvms),
-            "deadline": deadline,
-        },
-    ).fetchall()
+        more |= {"batch_before": retries.batch, "stops_before": list(retries.stops)}
+    if request.traceparent is not None:
+        more |= {"span": request.traceparent}
+    rows = (
+        _ADD[retries is not None, request.traceparent is not None]
+        .run(
+            connection,
+            {
+                **more,
+                "workspace": caller.workspace_id,
+                "user": caller.user_id,
+                "api_key": caller.api_key_id,
+                "by_an_admin": caller.sees_only is None,
+                "request_id": request.request_id,
+                "asked": answer.total,
+                "taken": answer.stopped,
+                "passed_over": answer.skipped,
+                "refused": Jsonb([{"cvm_id": e.cvm_id, "error": e.error} for e in answer.errors]),
+                "key": request.idempotency_key,
+                "digest": request_digest(request.cvm_ids) if request.idempotency_key else None,
+                "cvms": list(cvms),
+                "deadline": deadline,
+            },
+        )
+        .fetchall()
+    )
     return replace(
         answer,
         batch_id=rows[0][0],

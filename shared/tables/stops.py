@@ -54,6 +54,8 @@ class StopBatch(Base):
     by_admin: Mapped[bool]
     """An admin asked: CVMs of any workspace may be in it, so that only admins may see it."""
     request_id: Mapped[str]
+    traceparent: Mapped[str | None]
+    """The request's span (W3C Trace Context), which its stops belong to; null without traces."""
     total: Mapped[int]
     stopped: Mapped[int]
     skipped: Mapped[int]

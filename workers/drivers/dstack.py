@@ -205,9 +205,15 @@ class DstackDriver:
         content = json.dumps(request)
         started = time.monotonic()
 
-        def record(answer: str) -> None:
-            seconds = time.monotonic() - started
-            bounds.record(Exchange(request=f"{method} {content}", answer=answer, seconds=seconds))
+        def record(answer: str, error: str | None) -> None:
+            bounds.record(
+                Exchange(
+                    request=f"{method} {content}",
+                    answer=answer,
+                    seconds=time.monotonic() - started,
+                    error=error,
+                )
+            )
 
         try:
             answer = self._transport.post(
@@ -216,9 +222,12 @@ class DstackDriver:
         except OutOfTimeError:
             raise  # nothing was sent, so there is nothing to write down
         except HostError as error:
-            record(error.message)
+            record(error.message, error.code)
             raise
-        record(f"{answer.status} {self._transcriber.show(answer.body)}".rstrip())
+        record(
+            f"{answer.status} {self._transcriber.show(answer.body)}".rstrip(),
+            None if answer.status == 200 else str(answer.status),
+        )
         self._judge.check(f"{method} at {self._address}", answer, is_question=is_question)
         return answer
 

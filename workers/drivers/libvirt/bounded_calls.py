@@ -118,10 +118,10 @@ class BoundedCalls:
             msg = f"{what}: not sent, the turn's time was over"
             raise OutOfTimeError(ErrorCode.HOST_TIMEOUT, msg)
 
-        def record(answer: str) -> None:
+        def record(answer: str, error: str | None = None) -> None:
             text = f"{method} {json.dumps(request)}"
             seconds = time.monotonic() - started
-            bounds.record(Exchange(request=text, answer=answer, seconds=seconds))
+            bounds.record(Exchange(request=text, answer=answer, seconds=seconds, error=error))
 
         try:
             value = self._wait_for(what, work, deadline)
@@ -129,7 +129,7 @@ class BoundedCalls:
             record(error.text)
             raise
         except HostError as error:
-            record(error.message)
+            record(error.message, error.code)
             raise
         record(self._transcriber.clean(show(value)))
         return value
