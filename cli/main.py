@@ -6,6 +6,7 @@ command's module.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -13,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
+from cli import completion
 from cli.edge import failures_told
 from shared import __version__
 
@@ -45,6 +47,7 @@ COMMANDS = {
     "failures": Place("cli.failures", "app", "Stops that failed, and why; try them again."),
     "purge": Place("cli.purge", "purge", "Delete finished batches that are old enough."),
     "settings": Place("cli.settings", "settings", "Every setting and what it means."),
+    "completion": Place("cli.completion", "completion", "What makes bash, zsh or fish complete."),
     "api": Place("cli.api", "api", "Run the API."),
     "simulate-host": Place("cli.simulate_host", "simulate_host", "Run a simulated VM host."),
 }
@@ -83,6 +86,7 @@ def load_command(name: str) -> Any:
 
 app = typer.Typer(
     cls=LazyCommands,
+    add_completion=False,  # a command of its own: Typer's option edits the shell's files
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -110,4 +114,6 @@ def cvmstop(
 
 def main() -> None:
     """Run the command line."""
+    if completion.VARIABLE in os.environ:
+        completion.prepare()
     app(prog_name="cvmstop")
