@@ -129,12 +129,15 @@ def test_what_is_shown_and_said_is_what_the_rows_say(stack: RunningStack, tmp_pa
         ) as command,
     ):
         os.close(side)
-        while drawn := read(terminal):
-            screen.take(drawn)
-            if not given_up and screen.shown:  # then all were accepted
-                give_up_on_the_dead_host(stack)
-                given_up = True
-        status = command.wait()
+        try:
+            while drawn := read(terminal):
+                screen.take(drawn)
+                if not given_up and screen.shown:  # then all were accepted
+                    give_up_on_the_dead_host(stack)
+                    given_up = True
+            status = command.wait()
+        finally:
+            command.kill()  # one that is found to be wrong is not waited for
     report = json.loads(report_file.read_text())
     os.close(terminal)
     screen.close()
