@@ -11,11 +11,14 @@ from shared.absence import Absence
 from shared.broker import Broker, make_celery, make_redis_pool
 from shared.engine import make_engine
 from shared.rate_limit import RateLimit
+from shared.sealing import make_webhook_sealer
+from shared.services.webhook_targets import TargetPolicy
 
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from shared.sealing import Sealer
     from shared.settings import ApiSettings
 
 
@@ -30,6 +33,9 @@ class ApiParts:
     metrics: ApiMetrics
     feeds: BatchFeeds
     """Used in the event loop only, which closes it."""
+    webhook_targets: TargetPolicy
+    webhook_sealer: Sealer | None
+    """None where webhooks are off."""
 
     def close(self) -> None:
         """Close what is open."""
@@ -39,7 +45,13 @@ class ApiParts:
 
 
 def make_api_parts(settings: ApiSettings) -> ApiParts:
-    """Wire an API process together; nothing is connected to yet."""
+    """Wire an API process together; nothing is connected to yet.
+
+    Raises
+    ------
+    SettingsError
+        One of `CVMSTOP_WEBHOOK_KEYS` is wrong.
+    """
     app = make_celery(settings)
     absence = Absence()
     engine = make_engine(settings, application="api")
@@ -50,4 +62,6 @@ def make_api_parts(settings: ApiSettings) -> ApiParts:
         rate_limit=RateLimit(settings.rate_limit, make_redis_pool(app, settings), absence),
         metrics=ApiMetrics(engine),
         feeds=BatchFeeds(engine, settings),
+        webhook_targets=TargetPolicy(settings),
+        webhook_sealer=make_webhook_sealer(settings.webhook_keys),
     )

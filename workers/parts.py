@@ -12,6 +12,7 @@ from shared.sealing import Sealer
 from workers.drivers.registry import Drivers
 from workers.inventory import HostSyncs
 from workers.metrics import WorkerMetrics
+from workers.webhooks.lanes import make_lanes
 
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from shared.settings import Settings
+    from workers.webhooks.lanes import Lanes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +33,12 @@ class WorkerParts:
     sealer: Sealer
     drivers: Drivers
     syncs: HostSyncs
+    webhooks: Lanes
     metrics: WorkerMetrics
 
     def close(self) -> None:
         """Close what is open."""
+        self.webhooks.close()
         self.drivers.close()
         self.engine.dispose()
 
@@ -54,6 +58,7 @@ def make_worker_parts(broker: Broker, settings: Settings) -> WorkerParts:
     engine = make_engine(settings, application="worker")
     sealer = Sealer(settings.sealing_keys)
     drivers = Drivers(settings)
+    metrics = WorkerMetrics()
     parts = WorkerParts(
         settings=settings,
         engine=engine,
@@ -61,7 +66,8 @@ def make_worker_parts(broker: Broker, settings: Settings) -> WorkerParts:
         sealer=sealer,
         drivers=drivers,
         syncs=HostSyncs(engine, drivers, sealer, settings),
-        metrics=WorkerMetrics(),
+        webhooks=make_lanes(engine, settings, metrics),
+        metrics=metrics,
     )
     require_current_schema(parts.engine)
     return parts
