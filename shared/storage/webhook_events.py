@@ -115,14 +115,15 @@ def lock_progress(session: Session) -> Standing | None:
 
     The first one ever begins with what is now.
     """
-    session.execute(
-        insert(WebhookProgress).values(id=_ONLY, seen=_SNAPSHOT).on_conflict_do_nothing()
-    )
-    locked = session.execute(
-        select(
-            WebhookProgress.seen, func.extract("epoch", now - WebhookProgress.moved_at)
-        ).with_for_update(skip_locked=True)
-    ).one_or_none()
+    place = select(
+        WebhookProgress.seen, func.extract("epoch", now - WebhookProgress.moved_at)
+    ).with_for_update(skip_locked=True)
+    locked = session.execute(place).one_or_none()
+    if locked is None and not session.scalar(select(exists().where(WebhookProgress.id == _ONLY))):
+        session.execute(
+            insert(WebhookProgress).values(id=_ONLY, seen=_SNAPSHOT).on_conflict_do_nothing()
+        )
+        locked = session.execute(place).one_or_none()
     if locked is None:
         return None
     # A later statement: it sees whatever the consumer before had seen.

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import workers.tasks
-from shared.broker import DISPATCH_TASK, HOUSEKEEPING_QUEUE, PURGE_TASK, SYNC_DUE_TASK, WEBHOOKS_TASK
+from shared.broker import (
+    DISPATCH_TASK,
+    HOUSEKEEPING_QUEUE,
+    PURGE_TASK,
+    SYNC_DUE_TASK,
+    WEBHOOKS_TASK,
+)
 from shared.exceptions import DatabaseUnavailableError
 from shared.storage.purging import Purged
 from tests.support.waiting import eventually
