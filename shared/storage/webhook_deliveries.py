@@ -192,7 +192,7 @@ def settle(session: Session, claimed: ClaimedDelivery, outcome: Outcome) -> Deli
         )
         .values(
             state=state,
-            failures=WebhookDelivery.failures + (outcome.error is not None),
+            failures=WebhookDelivery.failures + int(outcome.error is not None),
             lease_expires_at=null(),
             next_at=now + wait,
             last_status=outcome.status,

@@ -178,7 +178,7 @@ class Lanes:
             "webhook given up" if state is DeliveryState.FAILED else "webhook not delivered yet",
             webhook_id=str(delivery.webhook_id),
             delivery_id=str(delivery.id),
-            event=delivery.event,
+            kind=delivery.event,
             attempt=delivery.attempt,
             error=outcome.error,
         )
