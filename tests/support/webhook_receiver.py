@@ -1,4 +1,4 @@
-"""An endpoint of webhooks: a real HTTP server that keeps what it gets, and answers as it is told."""
+"""An endpoint of webhooks: a real HTTP server that keeps what it gets."""
 
 from __future__ import annotations
 

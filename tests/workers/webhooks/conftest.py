@@ -15,7 +15,6 @@ from shared.models.webhooks import EVENTS, WebhookEvent
 from shared.sealing import make_webhook_sealer
 from shared.services.batch_stop import accept_batch
 from shared.services.webhook_events import Consumed, consume_changes
-from shared.services.webhook_targets import TargetPolicy
 from shared.services.webhooks import add_webhook
 from shared.tables import Webhook, WebhookDelivery, Workspace
 from tests.support.seeds import make_caller, make_cvm, make_host, make_workspace

@@ -18,8 +18,7 @@ from tests.support.statements import statements_seen
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from sqlalchemy import TextClause
     from sqlalchemy.orm import Session
 
     from tests.workers.webhooks.conftest import Place
@@ -282,7 +281,7 @@ class TestConsumers:
         assert place.consume().told == 2
 
 
-def _ending() -> object:
+def _ending() -> TextClause:
     return text(
         "UPDATE stop_tasks SET state = 'succeeded', finished_at = clock_timestamp()"
         " WHERE id = :stop"

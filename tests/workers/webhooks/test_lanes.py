@@ -237,9 +237,7 @@ class TestLeases:
         assert receiver.ids() == [dead.event_id]
         assert place.row().attempts == 2
 
-    def test_who_comes_late_changes_nothing(
-        self, place: Place, rounds: Rounds, receiver: Receiver
-    ) -> None:
+    def test_who_comes_late_changes_nothing(self, place: Place, receiver: Receiver) -> None:
         webhook, _ = place.endpoint(place.member, receiver.url, events=ONLY_STOPS)
         stop_one(place)
         place.consume()
