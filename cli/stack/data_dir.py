@@ -132,8 +132,9 @@ class DataDir:
                     " with another --data-dir"
                 )
                 raise StackError(msg) from None
-            kept.webhook_keys = kept.webhook_keys or new_sealing_key()
-            self.save_secrets(kept)
+            if not kept.webhook_keys:
+                kept.webhook_keys = new_sealing_key()
+                self.save_secrets(kept)
             return kept
         if self.postgresql.exists():
             msg = f"{self.root} has a database, but its {self.secrets_file.name} is gone"
