@@ -53,6 +53,8 @@ def consume_changes(session: Session) -> Consumed:
 
     The caller commits. One consumer works at a time: a second one does nothing.
     """
+    if storage.is_idle(session, moved_within=MOVE_AFTER):
+        return Consumed(has_endpoints=False)
     standing = storage.lock_progress(session)
     if standing is None:
         return Consumed()

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import Text, any_, cast, exists, func, literal, not_, or_, select, tuple_, update
+from sqlalchemy import (
+    Text,
+    and_,
+    any_,
+    cast,
+    exists,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.types import BigInteger
@@ -43,6 +57,9 @@ _IDS = ARRAY(PG_UUID(as_uuid=True))
 _SNAPSHOT = cast(func.pg_current_snapshot(), Text)
 _ONLY = 1
 """The id of the one row of `webhook_progress`."""
+
+CONSUMER_LOCK = 0x77656263
+"""Number of the advisory lock that lets one consumer work at a time ("webc" in ASCII)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,30 +127,35 @@ class Endpoint(NamedTuple):
     created_at: datetime
 
 
+def is_idle(session: Session, *, moved_within: float) -> bool:
+    """Say whether there is nobody to tell, and it has moved on so lately (s). Writes nothing."""
+    nobody = ~exists().where(Webhook.disabled_at.is_(None))
+    lately = exists().where(WebhookProgress.moved_at > now - timedelta(seconds=moved_within))
+    return bool(session.scalar(select(and_(nobody, lately))))
+
+
 def lock_progress(session: Session) -> Standing | None:
     """Take the consumer's place until the transaction ends; None if another has it.
 
     The first one ever begins with what is now.
     """
-    place = select(
-        WebhookProgress.seen, func.extract("epoch", now - WebhookProgress.moved_at)
-    ).with_for_update(skip_locked=True)
-    locked = session.execute(place).one_or_none()
-    if locked is None and not session.scalar(select(exists().where(WebhookProgress.id == _ONLY))):
-        session.execute(
-            insert(WebhookProgress).values(id=_ONLY, seen=_SNAPSHOT).on_conflict_do_nothing()
-        )
-        locked = session.execute(place).one_or_none()
-    if locked is None:
+    # Not the row's lock, which would be written down each second.
+    if not session.scalar(select(func.pg_try_advisory_xact_lock(CONSUMER_LOCK))):
         return None
     # A later statement: it sees whatever the consumer before had seen.
     current, has_endpoints = session.execute(
         select(_SNAPSHOT, exists().where(Webhook.disabled_at.is_(None)))
     ).one()
+    row = session.execute(
+        select(WebhookProgress.seen, func.extract("epoch", now - WebhookProgress.moved_at))
+    ).one_or_none()
+    if row is None:
+        session.execute(insert(WebhookProgress).values(id=_ONLY, seen=current))
+    seen, moved_ago = (current, 0) if row is None else row
     return Standing(
-        seen=Snapshot.parse(locked[0]),
+        seen=Snapshot.parse(seen),
         now=Snapshot.parse(current),
-        moved_ago=float(locked[1]),
+        moved_ago=float(moved_ago),
         has_endpoints=has_endpoints,
     )
 

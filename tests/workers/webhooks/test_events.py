@@ -249,8 +249,10 @@ class TestConsumers:
         place.end(*place.accept(place.member, "ours")[1])
         with statements_seen() as statements:
             place.consume()
+        assert len([each for each in statements if "webhook" in each]) == 1
         assert not [each for each in statements if "stop_changes" in each]
-        assert not [each for each in statements if each.startswith("UPDATE")]
+        assert not [each for each in statements if each.startswith(("UPDATE", "INSERT"))]
+        assert not [each for each in statements if "lock" in each.lower() and "clock" not in each]
 
     def test_without_endpoints_it_moves_on_now_and_then(self, place: Place) -> None:
         place.end(*place.accept(place.member, "ours")[1])
