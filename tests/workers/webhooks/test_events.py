@@ -173,6 +173,21 @@ class TestOrderOfCommits:
         assert place.consume().told == 1
         assert {body["data"]["stop_task_id"] for body in place.told()} == set(map(str, stops))
 
+    def test_what_ended_between_two_parts_of_the_others_is_told(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(consumer, "CHANGES_AT_ONCE", 2)
+        place.endpoint(place.member, events=[WebhookEvent.STOP_SUCCEEDED])
+        _, stops = place.accept(place.member, *["ours"] * 6)
+        with transaction(place.engine) as slow:
+            slow.execute(_ending(), {"stop": stops[0]})
+            for stop in stops[1:]:
+                place.end(stop)
+            assert place.consume().told == 2
+        while place.consume().has_more:
+            pass
+        assert {body["data"]["stop_task_id"] for body in place.told()} == set(map(str, stops))
+
     def test_one_transaction_is_told_whole(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
