@@ -23,6 +23,7 @@ from api.routes import (
     metrics,
     operations,
     stop_tasks,
+    webhooks,
 )
 from shared import __version__
 from shared.schema import require_current_schema
@@ -40,6 +41,7 @@ TAGS = [
     },
     {"name": "Batches", "description": "What was asked, and how far it is"},
     {"name": "Stop tasks", "description": "Every stop, with every try and what the host said"},
+    {"name": "Webhooks", "description": "Who is told of stops that end, and how that went"},
     {"name": "Health", "description": "For load balancers"},
 ]
 
@@ -96,6 +98,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         batches,
         batch_events,
         stop_tasks,
+        webhooks,
         health,
         metrics,
     ):

@@ -12,7 +12,11 @@ from shared.database import transaction
 from shared.exceptions import DatabaseUnavailableError
 from shared.metrics import MessageCounts, new_registry
 from shared.models.states import OPEN_STATES
-from shared.storage.monitoring import BREAKER_STATES, read_host_gauges
+from shared.storage.monitoring import (
+    BREAKER_STATES,
+    read_host_gauges,
+    read_oldest_due_delivery,
+)
 
 
 if TYPE_CHECKING:
@@ -91,12 +95,18 @@ class RowGauges(Collector):
         try:
             with transaction(self._engine) as session:
                 hosts = read_host_gauges(session)
+                oldest_delivery = read_oldest_due_delivery(session)
         except DatabaseUnavailableError:
             up.add_metric([], 0)
             yield up
             return
         up.add_metric([], 1)
         yield up
+        yield GaugeMetricFamily(
+            "cvmstop_oldest_due_webhook_delivery_age_seconds",
+            "How long the delivery is due that waits to be sent longest; 0 if none is due.",
+            value=oldest_delivery,
+        )
         stops = GaugeMetricFamily(
             "cvmstop_open_stops", "Stops that have not ended.", labels=["host", "state"]
         )

@@ -94,6 +94,17 @@ UNKNOWN_CVM: Answers = {404: {"model": Refusal, "description": "There is no CVM 
 STOP_IN_PROGRESS: Answers = {409: {"model": Refusal, "description": "A stop is open on the CVM"}}
 """Of the route that begins another operation."""
 
+UNUSABLE_URL: Answers = {400: {"model": Refusal, "description": "No webhook may go to the URL"}}
+"""Of every route that takes one."""
+
+WEBHOOK_REFUSED: Answers = {
+    409: {
+        "model": Refusal,
+        "description": "Webhooks are off, there are too many, or it is not to be sent now",
+    }
+}
+"""Of routes that add webhooks, or deliveries."""
+
 KEY_SCHEMES: dict[str, Any] = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "Bearer": {"type": "http", "scheme": "bearer"},

@@ -11,12 +11,15 @@ from shared.absence import Absence
 from shared.broker import Broker, make_celery, make_redis_pool
 from shared.engine import make_engine
 from shared.rate_limit import RateLimit
+from shared.sealing import make_webhook_sealer
+from shared.services.webhook_targets import TargetPolicy
 from shared.tracing import make_tracing
 
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from shared.sealing import Sealer
     from shared.settings import ApiSettings
     from shared.spans import Tracing
 
@@ -33,6 +36,9 @@ class ApiParts:
     feeds: BatchFeeds
     """Used in the event loop only, which closes it."""
     tracing: Tracing
+    webhook_targets: TargetPolicy
+    webhook_sealer: Sealer | None
+    """None where webhooks are off."""
 
     def close(self) -> None:
         """Close what is open."""
@@ -43,7 +49,13 @@ class ApiParts:
 
 
 def make_api_parts(settings: ApiSettings) -> ApiParts:
-    """Wire an API process together; nothing is connected to yet."""
+    """Wire an API process together; nothing is connected to yet.
+
+    Raises
+    ------
+    SettingsError
+        One of `CVMSTOP_WEBHOOK_KEYS` is wrong.
+    """
     app = make_celery(settings)
     absence = Absence()
     engine = make_engine(settings, application="api")
@@ -55,4 +67,6 @@ def make_api_parts(settings: ApiSettings) -> ApiParts:
         metrics=ApiMetrics(engine),
         feeds=BatchFeeds(engine, settings),
         tracing=make_tracing("cvmstop-api"),
+        webhook_targets=TargetPolicy(settings),
+        webhook_sealer=make_webhook_sealer(settings.webhook_keys),
     )

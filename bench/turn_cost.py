@@ -42,6 +42,7 @@ from workers.inventory import HostSyncs
 from workers.metrics import WorkerMetrics
 from workers.parts import WorkerParts
 from workers.stops import work_on_stop
+from workers.webhooks.lanes import make_lanes
 
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def main() -> None:
         engine = make_engine(settings, application="bench")
         upgrade(engine)
         sealer, drivers = Sealer(settings.sealing_keys), Drivers(settings)
+        metrics = WorkerMetrics()
         parts = WorkerParts(
             settings=settings,
             engine=engine,
@@ -164,7 +166,8 @@ def main() -> None:
             sealer=sealer,
             drivers=drivers,
             syncs=HostSyncs(engine, drivers, sealer, settings),
-            metrics=WorkerMetrics(),
+            webhooks=make_lanes(engine, settings, metrics),
+            metrics=metrics,
         )
         stack.callback(parts.close)
         meter = Meter()

@@ -32,6 +32,7 @@ REPEAT_INTERVAL = 1.0
 """Seconds between two tries, where the API does not say how long to wait."""
 
 BATCH_STOP = "/api/v1/cvms/batch-stop"
+WEBHOOKS = "/api/v1/webhooks"
 
 LARGEST_PAGE = 500
 """Most rows that the API gives at once."""
@@ -181,6 +182,34 @@ class ApiClient:
             How many at most, over as many pages as that takes; None for all.
         """
         return self._pages("/api/v1/stop-tasks", wanted, limit)
+
+    def add_webhook(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Add a webhook; gives it with its secret. Raises what `batch_stop` raises."""
+        return self._json(self._send("POST", WEBHOOKS, json=dict(wanted), may_repeat=False))
+
+    def webhooks(self, wanted: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:
+        """Read all webhooks, the newest first; raises what `batch_stop` raises."""
+        return self._pages(WEBHOOKS, wanted, None)
+
+    def change_webhook(self, webhook_id: str, change: Mapping[str, Any]) -> dict[str, Any]:
+        """Change a webhook; raises what `batch_stop` raises."""
+        path = f"{WEBHOOKS}/{quote(webhook_id, safe='')}"
+        return self._json(self._send("PATCH", path, json=dict(change)))
+
+    def remove_webhook(self, webhook_id: str) -> None:
+        """Delete a webhook; raises what `batch_stop` raises."""
+        self._send("DELETE", f"{WEBHOOKS}/{quote(webhook_id, safe='')}")
+
+    def deliveries(
+        self, webhook_id: str, wanted: Mapping[str, str | None], limit: int
+    ) -> Iterator[dict[str, Any]]:
+        """Read a webhook's deliveries, the newest first; raises what `batch_stop` raises."""
+        return self._pages(f"{WEBHOOKS}/{quote(webhook_id, safe='')}/deliveries", wanted, limit)
+
+    def redeliver(self, webhook_id: str, delivery_id: str) -> dict[str, Any]:
+        """Have a delivery sent once more; raises what `batch_stop` raises."""
+        deliveries = f"webhooks/{quote(webhook_id, safe='')}/deliveries"
+        return self.act(deliveries, delivery_id, "redeliver")
 
     def _pages(
         self, path: str, wanted: Mapping[str, str | None], limit: int | None

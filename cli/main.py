@@ -45,6 +45,9 @@ COMMANDS = {
     "batches": Place("cli.batches", "app", "Batches: list, show, retry, cancel."),
     "watch": Place("cli.watch", "watch", "Follow a batch live, until each stop has ended."),
     "failures": Place("cli.failures", "app", "Stops that failed, and why; try them again."),
+    "webhooks": Place(
+        "cli.webhooks", "app", "Endpoints that are told of stops: add, list, remove, deliveries."
+    ),
     "purge": Place("cli.purge", "purge", "Delete finished batches that are old enough."),
     "settings": Place("cli.settings", "settings", "Every setting and what it means."),
     "completion": Place("cli.completion", "completion", "What makes bash, zsh or fish complete."),

@@ -42,6 +42,9 @@ SYNC_DUE_TASK = "cvmstop.sync_due"
 SYNC_HOST_TASK = "cvmstop.sync_host"
 """Celery task: read one host's list of VMs, and make the rows true."""
 
+WEBHOOKS_TASK = "cvmstop.webhooks"
+"""Celery task: write events down for webhooks' endpoints, and begin to send what is due."""
+
 HEARTBEAT_TASK = "cvmstop.heartbeat"
 """Celery task: nothing. A worker sends it to itself, to see whether it consumes."""
 

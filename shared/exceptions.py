@@ -16,6 +16,8 @@ CvmstopError
 ├── IdempotencyMismatchError a key was used before, with another body         422
 ├── NotFoundError           no such thing, or not in the caller's workspace   404
 ├── CvmBusyError            a stop is open on a CVM that another is to work on 409
+├── UnusableUrlError        a URL that no webhook may go to                   400
+├── WebhookRefusedError     webhooks are off, too many, or not to be sent now 409
 ├── NameTakenError          something of that name is there already
 ├── InvalidValueError       a name or a text that cannot be taken
 ├── AmbiguousHintError      more than one API key begins like that
@@ -185,6 +187,20 @@ class CvmBusyError(CvmstopError):
     """A stop is open on a CVM: nobody else can begin an operation on it."""
 
     slug = "stop_in_progress"
+    status_code = 409
+
+
+class UnusableUrlError(CvmstopError):
+    """A URL that no webhook may go to: it cannot be read, or points inside."""
+
+    slug = "unusable_url"
+    status_code = 400
+
+
+class WebhookRefusedError(CvmstopError):
+    """Webhooks are off, a workspace has enough of them, or one is not to be sent now."""
+
+    slug = "webhook_refused"
     status_code = 409
 
 

@@ -36,6 +36,12 @@ class Failpoint(StrEnum):
     """The turn is written down; whom it wakes has not been sent."""
     DISPATCHER_TAKEN = "dispatcher.taken"
     """Due stops are marked as sent; nothing has been sent."""
+    WEBHOOKS_WRITTEN = "webhooks.written"
+    """Events are written down for their endpoints; nothing has been sent."""
+    WEBHOOK_CLAIMED = "webhook.claimed"
+    """A delivery is claimed; its endpoint knows nothing yet."""
+    WEBHOOK_SENT = "webhook.sent"
+    """An endpoint has answered; nothing is written down of it."""
 
 
 class Action(StrEnum):

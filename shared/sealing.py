@@ -1,4 +1,4 @@
-"""Sealing of host credentials with keys that are not in the database."""
+"""Sealing of host credentials and webhooks' secrets, with keys that are not in the database."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ class Sealer:
     Parameters
     ----------
     keys
-        `CVMSTOP_SEALING_KEYS`: Fernet keys, comma separated; the first seals, all of them open.
+        Fernet keys, comma separated; the first seals, all of them open.
+    setting
+        Where they come from.
 
     Raises
     ------
@@ -27,13 +29,13 @@ class Sealer:
         One of them is not a Fernet key.
     """
 
-    def __init__(self, keys: SecretStr) -> None:
+    def __init__(self, keys: SecretStr, setting: str = "CVMSTOP_SEALING_KEYS") -> None:
         try:
             self._fernet = MultiFernet(
                 [Fernet(key.strip()) for key in keys.get_secret_value().split(",")]
             )
         except ValueError:
-            msg = "CVMSTOP_SEALING_KEYS: not a Fernet key; `cvmstop keys sealing-key` prints one"
+            msg = f"{setting}: not a Fernet key; `cvmstop keys sealing-key` prints one"
             raise SettingsError([msg]) from None
 
     def seal(self, value: bytes) -> bytes:
@@ -58,6 +60,17 @@ class Sealer:
             raise SealError(msg) from None
 
 
+def make_webhook_sealer(keys: SecretStr | None) -> Sealer | None:
+    """Make what seals webhooks' secrets; None where there are no keys, and so no webhooks.
+
+    Raises
+    ------
+    SettingsError
+        One of them is not a Fernet key.
+    """
+    return None if keys is None else Sealer(keys, "CVMSTOP_WEBHOOK_KEYS")
+
+
 def new_sealing_key() -> str:
-    """Make a key for `CVMSTOP_SEALING_KEYS`."""
+    """Make a key for `CVMSTOP_SEALING_KEYS` or `CVMSTOP_WEBHOOK_KEYS`."""
     return Fernet.generate_key().decode()

@@ -6,6 +6,7 @@ Durations are seconds. Secrets are `SecretStr`, so that no repr or log shows the
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -159,7 +160,47 @@ class MetricsSettings(EnvironmentSettings):
         return token
 
 
-class ApiSettings(BrokerSettings, LifetimeSettings, MetricsSettings):
+class WebhookSettings(EnvironmentSettings):
+    """What a process needs that takes webhooks' endpoints, or sends to them."""
+
+    webhook_keys: SecretStr | None = None
+    """Keys that seal webhooks' secrets: Fernet keys, comma separated, the newest first; empty for
+    no webhooks.
+
+    Not those of `CVMSTOP_SEALING_KEYS`, which the API does not have. `cvmstop keys sealing-key`
+    prints one.
+    """
+
+    webhook_allowed_networks: str = ""
+    """Networks inside that webhooks may go to, such as `10.1.0.0/16,fd00:1::/32`.
+
+    Private, loopback, link-local and other addresses that are not public are refused otherwise.
+    """
+
+    webhook_allow_http: bool = False
+    """Whether webhooks may go without TLS: signed, and readable by everybody on the way."""
+
+    webhook_limit: int = Field(default=10, ge=1)
+    """Endpoints that a workspace may have; as many again that admins made."""
+
+    @field_validator("webhook_keys")
+    @classmethod
+    def _is_given(cls, keys: SecretStr | None) -> SecretStr | None:
+        return keys if keys is not None and keys.get_secret_value().strip() else None
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        try:
+            for network in filter(None, map(str.strip, text.split(","))):
+                ip_network(network)
+        except ValueError:
+            msg = "not networks such as 10.1.0.0/16,fd00:1::/32 (no bit set behind the mask)"
+            raise ValueError(msg) from None
+        return text
+
+
+class ApiSettings(BrokerSettings, LifetimeSettings, MetricsSettings, WebhookSettings):
     """What the API needs. It never meets a host, and has no key to a host's credentials."""
 
     max_body_bytes: int = Field(default=65_536, ge=1_024)

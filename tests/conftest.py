@@ -76,6 +76,7 @@ def settings(database_url: SecretStr) -> Settings:
         database_url=database_url,
         broker_url=SecretStr("redis://127.0.0.1:1/0"),
         sealing_keys=SecretStr(new_sealing_key()),
+        webhook_keys=SecretStr(new_sealing_key()),
     )
     engine = make_engine(made, application="tests-migrate")
     upgrade(engine)

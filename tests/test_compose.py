@@ -84,7 +84,8 @@ def test_the_demos_secrets_come_with_its_profile_and_a_project_of_its_own() -> N
     assert demo["CVMSTOP_API_BIND"] == "127.0.0.1"
     assert demo.keys() >= REQUIRED.keys()
     read(COMPOSE_FILE, demo)
-    Sealer(SecretStr(demo["CVMSTOP_SEALING_KEYS"]))
+    for name in ("CVMSTOP_SEALING_KEYS", "CVMSTOP_WEBHOOK_KEYS"):
+        Sealer(SecretStr(demo[name]))
     text = COMPOSE_FILE.read_text()
     assert not [name for name in REQUIRED if demo[name] in text]
 
@@ -94,8 +95,8 @@ def test_no_secret_outside_the_demo_has_a_default(services: dict[str, Any]) -> N
         if service.get("profiles") == ["demo"]:
             continue
         for variable, value in service.get("environment", {}).items():
-            if variable == "CVMSTOP_METRICS_TOKEN":
-                assert value == ""  # none, and so no metrics
+            if variable in {"CVMSTOP_METRICS_TOKEN", "CVMSTOP_WEBHOOK_KEYS"}:
+                assert value == ""  # none, and so no metrics or no webhooks
             elif SECRET_NAME.search(variable):
                 assert any(secret in value for secret in REQUIRED.values()), (name, variable)
 
@@ -114,6 +115,17 @@ def test_each_service_gets_only_the_secrets_that_it_needs(services: dict[str, An
     for name, service in services.items():
         assert "database" not in service["networks"] or name in {"postgresql"} | database
         assert "broker" not in service["networks"] or name in broker
+
+
+def test_who_has_the_keys_of_webhooks_and_a_way_out() -> None:
+    """The API, which takes endpoints, and who sends; and that one has no way to the VM hosts."""
+    services = read(COMPOSE_FILE, {**REQUIRED, "CVMSTOP_WEBHOOK_KEYS": "made-up"})["services"]
+    holders = {name for name, service in services.items() if "made-up" in str(service)}
+    assert holders == {"api", "housekeeping"}
+    assert [name for name, each in services.items() if "outside" in each["networks"]] == [
+        "housekeeping"
+    ]
+    assert "hosts" not in services["housekeeping"]["networks"]
 
 
 def test_what_can_be_reached_from_outside_and_from_where(

@@ -15,6 +15,7 @@ from shared.broker import (
     HOUSEKEEPING_QUEUE,
     PURGE_TASK,
     SYNC_DUE_TASK,
+    WEBHOOKS_TASK,
     make_celery,
 )
 from shared.exceptions import CvmstopError
@@ -45,6 +46,10 @@ would all come to the workers at once, and find no place.
 """
 
 
+WEBHOOKS_INTERVAL = 1.0
+"""Seconds between two rounds of webhooks: that much later an endpoint hears of a stop."""
+
+
 def make_schedule(settings: BrokerSettings) -> dict[str, dict[str, Any]]:
     """Say what beat sends, and how often (s), as Celery's `beat_schedule` has it."""
     return {
@@ -56,6 +61,7 @@ def make_schedule(settings: BrokerSettings) -> dict[str, dict[str, Any]]:
         for task, interval in (
             (DISPATCH_TASK, settings.dispatch_interval),
             (PURGE_TASK, PURGE_INTERVAL),
+            (WEBHOOKS_TASK, WEBHOOKS_INTERVAL),
             (SYNC_DUE_TASK, SYNC_ROUND_INTERVAL if settings.sync_interval else None),
         )
         if interval is not None

@@ -11,6 +11,7 @@ from shared.metrics import MessageCounts, new_registry
 from shared.models.errors import ErrorCode
 from shared.models.states import AttemptOutcome, StopState
 from shared.models.turns import Refusal
+from shared.models.webhooks import DeliveryState
 
 
 if TYPE_CHECKING:
@@ -98,6 +99,12 @@ class WorkerMetrics:
             "Turns that were not settled in time: their worker died or was cut off.",
             registry=registry,
         )
+        self._deliveries = Counter(
+            "cvmstop_webhook_deliveries",
+            "Tries to deliver an event: delivered, to be tried again (pending), given up (failed).",
+            ["outcome"],
+            registry=registry,
+        )
         self._round = Gauge(
             "cvmstop_dispatcher_last_round_timestamp_seconds",
             "When this process ended a round of the dispatcher last; 0 if never.",
@@ -114,6 +121,8 @@ class WorkerMetrics:
             self._stop_duration.labels(state)
         for outcome in (*TURN_ENDS, STALE):
             self._turn_duration.labels(outcome)
+        for delivery in DeliveryState:
+            self._deliveries.labels(delivery)
         for refusal in Refusal:
             self._refusals.labels(_word(refusal))
 
@@ -145,6 +154,10 @@ class WorkerMetrics:
         """Count stops that failed because nobody could look at them before their deadline."""
         for stop in stops:
             self._note_end(StopState.FAILED, stop.host, ErrorCode.DEADLINE_EXCEEDED, stop.age)
+
+    def note_delivery(self, state: DeliveryState, count: int = 1) -> None:
+        """Count tries at deliveries by what they came to."""
+        self._deliveries.labels(state).inc(count)
 
     def note_round(self) -> None:
         """Note that a round of the dispatcher has ended, also one that found the broker away."""

@@ -14,6 +14,7 @@ from shared.tracing import make_tracing
 from workers.drivers.registry import Drivers
 from workers.inventory import HostSyncs
 from workers.metrics import WorkerMetrics
+from workers.webhooks.lanes import make_lanes
 
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from shared.settings import Settings
     from shared.spans import Tracing
+    from workers.webhooks.lanes import Lanes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +36,13 @@ class WorkerParts:
     sealer: Sealer
     drivers: Drivers
     syncs: HostSyncs
+    webhooks: Lanes
     metrics: WorkerMetrics
     tracing: Tracing = NO_TRACING
 
     def close(self) -> None:
         """Close what is open."""
+        self.webhooks.close()
         self.drivers.close()
         self.engine.dispose()
         self.tracing.close()
@@ -59,6 +63,7 @@ def make_worker_parts(broker: Broker, settings: Settings) -> WorkerParts:
     engine = make_engine(settings, application="worker")
     sealer = Sealer(settings.sealing_keys)
     drivers = Drivers(settings)
+    metrics = WorkerMetrics()
     parts = WorkerParts(
         settings=settings,
         engine=engine,
@@ -66,8 +71,9 @@ def make_worker_parts(broker: Broker, settings: Settings) -> WorkerParts:
         sealer=sealer,
         drivers=drivers,
         syncs=HostSyncs(engine, drivers, sealer, settings),
-        metrics=WorkerMetrics(),
         tracing=make_tracing("cvmstop-worker"),
+        webhooks=make_lanes(engine, settings, metrics),
+        metrics=metrics,
     )
     require_current_schema(parts.engine)
     return parts

@@ -13,6 +13,7 @@ import structlog
 
 from shared.database import transaction
 from shared.storage.purging import Purged, delete_oldest
+from shared.storage.webhook_deliveries import delete_old
 
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ ATTEMPTS_PER_TRANSACTION = 5_000
 A stop mostly has one or two, but sixty where its VM took the whole deadline, with long answers: 20
 such batches took twice as long as a statement may, and would have been tried again for ever.
 """
+
+DELIVERIES_PER_TRANSACTION = 1_000
+"""Webhooks' deliveries that one transaction deletes at most."""
 
 ROUND_SECONDS = 5.0
 """After this long a round begins no further transaction.
@@ -72,11 +76,32 @@ def purge(engine: Engine, *, older_than: timedelta) -> Iterator[Purged]:
 def run_purge(engine: Engine, settings: Settings) -> Purged:
     """Run one round: delete what is older than the retention, for `ROUND_SECONDS` at most.
 
+    And webhooks' deliveries that are older than theirs, for as long.
+
     Raises
     ------
     DatabaseUnavailableError
         The next round goes on where this one could not.
     """
+    deleted = _purge_batches(engine, settings)
+    purge_deliveries(engine)
+    return deleted
+
+
+def purge_deliveries(engine: Engine) -> int:
+    """Delete webhooks' deliveries that are old enough, whatever the retention; gives how many."""
+    until = time.monotonic() + ROUND_SECONDS
+    deleted = 0
+    while time.monotonic() < until:
+        with transaction(engine) as session:
+            count = delete_old(session, limit=DELIVERIES_PER_TRANSACTION)
+        deleted += count
+        if count < DELIVERIES_PER_TRANSACTION:
+            break
+    return deleted
+
+
+def _purge_batches(engine: Engine, settings: Settings) -> Purged:
     deleted = Purged()
     if not settings.retention:
         return deleted

@@ -20,6 +20,7 @@ from workers.dispatcher import run_round
 from workers.purge import run_purge
 from workers.stops import work_on_stop
 from workers.sync_tasks import register_sync_tasks
+from workers.webhooks.tasks import register_webhook_task
 
 
 if TYPE_CHECKING:
@@ -95,3 +96,4 @@ def register_tasks(app: Celery, process: WorkerProcess) -> None:
         """Do nothing: that it begins is what counts (`workers.heartbeat`)."""
 
     register_sync_tasks(app, process, options)
+    register_webhook_task(app, process, options)

@@ -30,6 +30,8 @@ class Secrets:
     valkey: str = field(repr=False)
     flower: str = field(repr=False)
     sealing_keys: str = field(repr=False)
+    webhook_keys: str = field(default="", repr=False)
+    """Empty only in what was written before there were any."""
     api_keys: dict[str, str] = field(default_factory=dict, repr=False)
     """API keys by `user@workspace`; the database has only their digests."""
     ports: dict[str, int] = field(default_factory=dict)
@@ -123,13 +125,17 @@ class DataDir:
 
         if self.secrets_file.exists():
             try:
-                return Secrets(**json.loads(self.secrets_file.read_text()))
+                kept = Secrets(**json.loads(self.secrets_file.read_text()))
             except (OSError, ValueError, TypeError):
                 msg = (
                     f"{self.secrets_file} cannot be read: put it back as it was, or begin anew"
                     " with another --data-dir"
                 )
                 raise StackError(msg) from None
+            if not kept.webhook_keys:
+                kept.webhook_keys = new_sealing_key()
+                self.save_secrets(kept)
+            return kept
         if self.postgresql.exists():
             msg = f"{self.root} has a database, but its {self.secrets_file.name} is gone"
             raise StackError(msg)
@@ -138,6 +144,7 @@ class DataDir:
             valkey=secrets.token_urlsafe(PASSWORD_BYTES),
             flower=secrets.token_urlsafe(PASSWORD_BYTES),
             sealing_keys=new_sealing_key(),
+            webhook_keys=new_sealing_key(),
         )
         self.save_secrets(made)
         return made

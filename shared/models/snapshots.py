@@ -57,3 +57,11 @@ class Snapshot:
     def sees(self, transaction: int) -> bool:
         """Say whether what a transaction wrote was there."""
         return transaction < self.xmax and transaction not in self.running
+
+    def up_to(self, xmax: int) -> Self:
+        """Give the part of it below a transaction."""
+        return type(self)(
+            xmin=min(self.xmin, xmax),
+            xmax=min(self.xmax, xmax),
+            running=frozenset(each for each in self.running if each < xmax),
+        )

@@ -1,4 +1,7 @@
-"""What monitoring asks of the rows: how each host stands, in two statements for all of them."""
+"""What monitoring asks of the rows: how each host stands, in two statements for all of them.
+
+And how long webhooks wait, in one.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import extract, func, select
+from sqlalchemy import extract, func, literal_column, select
 
 from shared.models.states import StopState
+from shared.models.webhooks import DeliveryState
 from shared.storage.clock import now
 from shared.storage.inventory import BREAKER
 from shared.storage.stop_states import is_waiting
-from shared.tables import CvmDrift, StopTask, VmHost
+from shared.tables import CvmDrift, StopTask, VmHost, Webhook, WebhookDelivery
 
 
 if TYPE_CHECKING:
@@ -75,6 +79,27 @@ _OPEN_STOPS = (
     .where(StopTask.finished_at.is_(None))
     .group_by(StopTask.vm_host_id, StopTask.state)
 )
+
+
+def read_oldest_due_delivery(session: Session) -> float:
+    """Say for how many seconds the webhooks' delivery is due that waits longest; 0 if none is.
+
+    One look into an index for each endpoint that is enabled.
+    """
+    first = (
+        select(WebhookDelivery.next_at)
+        .where(
+            WebhookDelivery.webhook_id == Webhook.id,
+            WebhookDelivery.state == literal_column(f"'{DeliveryState.PENDING}'"),
+        )
+        .order_by(WebhookDelivery.next_at)
+        .limit(1)
+        .correlate(Webhook)
+        .scalar_subquery()
+    )
+    oldest = select(first.label("at")).where(Webhook.disabled_at.is_(None)).subquery()
+    age = extract("epoch", now - func.min(oldest.c.at))
+    return float(session.scalars(select(func.coalesce(func.greatest(age, 0), 0))).one())
 
 
 def read_host_gauges(session: Session) -> list[HostGauges]:

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from shared.database import unbounded
-from shared.tables import CvmDrift, StopAttempt, StopBatch, StopChange, StopTask
+from shared.tables import CvmDrift, StopAttempt, StopBatch, StopChange, StopTask, WebhookDelivery
 
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ _DELETIONS: tuple[Delete, ...] = (
     delete(StopAttempt).where(StopAttempt.stop_task_id == any_(_ids("stops"))),
     delete(CvmDrift).where(CvmDrift.stop_task_id == any_(_ids("stops"))),
     delete(StopChange).where(StopChange.batch_id == any_(_ids("batches"))),
+    delete(WebhookDelivery).where(WebhookDelivery.batch_id == any_(_ids("batches"))),
     delete(StopTask).where(StopTask.id == any_(_ids("stops"))),
     delete(StopBatch).where(StopBatch.id == any_(_ids("batches"))),
 )

@@ -6,6 +6,7 @@ from shared.tables.inventory import Cvm, UnassignedVm, VmHost
 from shared.tables.operations import CvmOperation
 from shared.tables.stop_changes import BatchWatch, StopChange
 from shared.tables.stops import CvmDrift, StopAttempt, StopBatch, StopTask
+from shared.tables.webhooks import Webhook, WebhookDelivery, WebhookProgress
 
 
 __all__ = [
@@ -23,5 +24,8 @@ __all__ = [
     "UnassignedVm",
     "User",
     "VmHost",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookProgress",
     "Workspace",
 ]

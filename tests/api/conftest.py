@@ -50,9 +50,13 @@ class World:
 
 @pytest.fixture(scope="session")
 def api_settings(settings: Settings, valkey_server: ValkeyServer) -> Settings:
-    """Settings with a broker that is up; nobody consumes."""
+    """Settings with a broker that is up, and webhooks to this machine; nobody consumes."""
     return settings.model_copy(
-        update={"broker_url": SecretStr(f"{valkey_server.connection_url}/0")}
+        update={
+            "broker_url": SecretStr(f"{valkey_server.connection_url}/0"),
+            "webhook_allowed_networks": "127.0.0.0/8",
+            "webhook_allow_http": True,
+        }
     )
 
 

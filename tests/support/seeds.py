@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from sqlalchemy import func
 
@@ -12,6 +13,7 @@ from shared import api_keys
 from shared.models.callers import Caller
 from shared.models.hosts import DEFAULT_CAP
 from shared.models.states import UserRole
+from shared.models.webhooks import EVENTS
 from shared.sealing import Sealer
 from shared.tables import (
     ApiKey,
@@ -21,6 +23,8 @@ from shared.tables import (
     StopTask,
     User,
     VmHost,
+    Webhook,
+    WebhookDelivery,
     Workspace,
 )
 
@@ -163,6 +167,33 @@ def make_cvm(
     session.add(cvm)
     session.flush()
     return cvm
+
+
+def make_webhook(session: Session, workspace: Workspace, user: User) -> Webhook:
+    """Add an endpoint whose secret nobody can open."""
+    webhook = Webhook(
+        workspace_id=workspace.id,
+        user_id=user.id,
+        by_admin=user.role == UserRole.ADMIN,
+        url="https://127.0.0.1:8443/",
+        events=list(EVENTS),
+        sealed_secret=b"nothing",
+    )
+    session.add(webhook)
+    session.flush()
+    return webhook
+
+
+def make_delivery(session: Session, webhook: Webhook, **columns: Any) -> WebhookDelivery:
+    """Add a delivery that was given up, unless columns say otherwise."""
+    subject = uuid4()
+    values = {"state": "failed", "event": "cvm.stop.failed", "body": "{}", **columns}
+    delivery = WebhookDelivery(
+        webhook_id=webhook.id, event_id=f"evt_{subject.hex}", subject_id=subject, **values
+    )
+    session.add(delivery)
+    session.flush()
+    return delivery
 
 
 def make_ended_stop(

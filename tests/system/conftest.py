@@ -32,7 +32,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 def _leaked(stack: RunningStack) -> list[str]:
     """Look for the stack's secrets in its logs, rows and messages, now that all tests are over."""
     facts, kept = stack.facts, json.loads((stack.root / "secrets.json").read_text())
-    names = ("postgresql", "valkey", "flower", "sealing_keys")
+    names = ("postgresql", "valkey", "flower", "sealing_keys", "webhook_keys")
     secrets = {**kept["api_keys"], **{name: kept[name] for name in names}}
     assert len(secrets) == len(names) + 2
     leaked = leaks.in_files(secrets, (stack.root / "logs").iterdir())

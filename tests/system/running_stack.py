@@ -143,6 +143,8 @@ def started_up(
                 "CVMSTOP_RESEND_AFTER": "2",
                 "CVMSTOP_SYNC_INTERVAL": "2",
                 "CVMSTOP_LOG_FORMAT": "json",
+                "CVMSTOP_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+                "CVMSTOP_WEBHOOK_ALLOW_HTTP": "true",
             },
         )
     try:

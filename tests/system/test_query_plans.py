@@ -35,16 +35,26 @@ from shared.services.overview import host_health, open_stops, pace, times_to_sto
 from shared.services.retries import retry_batch, retry_stop
 from shared.services.stop_records import find_batch, find_stop, list_batches, list_stops
 from shared.services.stops import ClaimedStop, claim_stop, settle_stop
+from shared.services.webhook_events import consume_changes
 from shared.storage import sync_schedule
 from shared.storage.cvm_views import LOOKED_THROUGH
 from shared.storage.failures import MOST_READ as MOST_GROUPED
 from shared.storage.inventory import find_hosts, read_standings
-from shared.storage.monitoring import read_host_gauges
+from shared.storage.monitoring import read_host_gauges, read_oldest_due_delivery
 from shared.storage.operations import end_expired
 from shared.storage.stop_changes import count_changes, read_history
 from shared.storage.stop_conditions import BATCHES_OF_A_REQUEST
-from shared.tables import StopTask
+from shared.storage.webhook_deliveries import (
+    Outcome,
+    delete_old,
+    find_due,
+    give_up_stale,
+    settle,
+)
+from shared.storage.webhook_deliveries import claim as claim_deliveries
+from shared.tables import StopChange, StopTask, User, WebhookProgress, Workspace
 from tests.support.explained import Explained, explaining
+from tests.support.seeds import make_webhook
 from tests.system.archive import ROWS, Archive, made_archives
 from workers.dispatcher import run_round
 
@@ -186,6 +196,41 @@ def test_operations_of_others(archive: Archive) -> None:
         assert end_expired(session, limit=1_000) == 49
 
     require_quick(look(archive, work_on_them), statements=4, examined=500)
+
+
+def test_webhooks(archive: Archive) -> None:
+    """From ends of stops to a delivery that is settled, and the gauge."""
+    with archive.engine.connect() as connection:
+        ends = connection.execute(
+            text(
+                "SELECT batch_id, id FROM stop_tasks WHERE workspace_id = :workspace"
+                " AND state = 'succeeded' ORDER BY accepted_at DESC LIMIT 100"
+            ),
+            {"workspace": archive.member.workspace_id},
+        ).all()
+    with Session(archive.engine) as session:
+        workspace = session.get_one(Workspace, archive.member.workspace_id)
+        webhook = make_webhook(session, workspace, session.get_one(User, archive.member.user_id))
+        session.add(WebhookProgress(id=1, seen="3:3:"))
+        session.add_all(
+            StopChange(
+                transaction=10, batch_id=batch, stop_task_id=stop, state="succeeded", attempt=1
+            )
+            for batch, stop in ends
+        )
+        session.flush()
+        with explaining() as explained:
+            assert consume_changes(session).told >= 100
+            assert give_up_stale(session, limit=1_000) == 0
+            (due,) = find_due(session, limit=64)
+            claimed = claim_deliveries(session, due.id, limit=4)
+            assert len(claimed) == 4
+            for delivery in claimed:
+                assert settle(session, delivery, Outcome(status=500, error="no"))
+            assert read_oldest_due_delivery(session) >= 0
+            assert delete_old(session, limit=1_000) == 0
+        assert webhook.id == due.id
+    require_quick(explained, statements=8, examined=2_000)
 
 
 def test_standings_of_all_hosts(archive: Archive) -> None:

@@ -38,6 +38,7 @@ from workers.inventory import HostSyncs
 from workers.metrics import WorkerMetrics
 from workers.parts import WorkerParts
 from workers.stops import work_on_stop
+from workers.webhooks.lanes import make_lanes
 
 
 if TYPE_CHECKING:
@@ -276,6 +277,7 @@ class Line:
             cvm_id = make_cvm(session, workspace, host, vm_uuid=vm_uuid).hash_id
         broker = RecordingBroker()
         sealer, drivers = Sealer(settings.sealing_keys), Drivers(settings)
+        metrics = WorkerMetrics()
         parts = WorkerParts(
             settings=settings,
             engine=self.engine,
@@ -283,7 +285,8 @@ class Line:
             sealer=sealer,
             drivers=drivers,
             syncs=HostSyncs(self.engine, drivers, sealer, settings),
-            metrics=WorkerMetrics(),
+            webhooks=make_lanes(self.engine, settings, metrics),
+            metrics=metrics,
         )
         headers = {"X-API-Key": key}
         with (

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import workers.tasks
-from shared.broker import DISPATCH_TASK, HOUSEKEEPING_QUEUE, PURGE_TASK, SYNC_DUE_TASK
+from shared.broker import (
+    DISPATCH_TASK,
+    HOUSEKEEPING_QUEUE,
+    PURGE_TASK,
+    SYNC_DUE_TASK,
+    WEBHOOKS_TASK,
+)
 from shared.exceptions import DatabaseUnavailableError
 from shared.storage.purging import Purged
 from tests.support.waiting import eventually
@@ -35,9 +41,10 @@ def test_beat_sends_it_to_the_housekeeping_queue(settings: Settings) -> None:
     assert {name: (each["task"], each["schedule"]) for name, each in schedule.items()} == {
         "dispatch": (DISPATCH_TASK, settings.dispatch_interval),
         "purge": (PURGE_TASK, 60),
+        "webhooks": (WEBHOOKS_TASK, 1),
         "sync_due": (SYNC_DUE_TASK, 1),
     }
-    assert [each["options"] for each in schedule.values()] == [{"queue": HOUSEKEEPING_QUEUE}] * 3
+    assert [each["options"] for each in schedule.values()] == [{"queue": HOUSEKEEPING_QUEUE}] * 4
 
 
 def test_it_says_what_it_did(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:

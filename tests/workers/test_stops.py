@@ -25,6 +25,7 @@ from workers.inventory import HostSyncs
 from workers.metrics import WorkerMetrics
 from workers.parts import WorkerParts
 from workers.stops import STALE, work_on_stop
+from workers.webhooks.lanes import make_lanes
 
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ TOKEN = "a-token-that-must-not-be-seen"
 def parts(yard: Yard) -> Iterator[WorkerParts]:
     settings = yard.settings.model_copy(update={"look_seconds": 0.3, "look_interval": 0.02})
     sealer, drivers = Sealer(settings.sealing_keys), Drivers(settings)
+    metrics = WorkerMetrics()
     made = WorkerParts(
         settings=settings,
         engine=yard.engine,
@@ -48,7 +50,8 @@ def parts(yard: Yard) -> Iterator[WorkerParts]:
         sealer=sealer,
         drivers=drivers,
         syncs=HostSyncs(yard.engine, drivers, sealer, settings),
-        metrics=WorkerMetrics(),
+        webhooks=make_lanes(yard.engine, settings, metrics),
+        metrics=metrics,
     )
     yield made
     made.drivers.close()

@@ -7,17 +7,18 @@ for without end. Here the time-out of each operation is what the whole exchange 
 from __future__ import annotations
 
 import io
-import ipaddress
-import queue
 import socket
 import ssl
-import threading
 import time
 from http.client import IncompleteRead
 from typing import TYPE_CHECKING, Any
 
+from shared.name_lookup import look_up
+
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from workers.drivers.address import HostAddress
 
 
@@ -163,9 +164,24 @@ class _Bytes(io.RawIOBase):
 
 
 def connect(
-    address: HostAddress, ssl_context: ssl.SSLContext | None, budget: Budget
+    address: HostAddress,
+    ssl_context: ssl.SSLContext | None,
+    budget: Budget,
+    *,
+    find: Callable[[str, int, float], list[tuple[int, Any]]] = look_up,
 ) -> BoundedSocket:
     """Connect: name lookup, TCP and TLS, all within the connect time-out.
+
+    Parameters
+    ----------
+    address
+        Where to.
+    ssl_context
+        For TLS; None for none.
+    budget
+        Gives the time.
+    find
+        Looks the name up, once: what it gives is connected to, and nothing else is.
 
     Raises
     ------
@@ -178,7 +194,7 @@ def connect(
     if address.unix_path is not None:
         sock = _connect_to(socket.AF_UNIX, address.unix_path, budget.left_to_connect())
     else:
-        sock = _connect_tcp(address.host, address.port, budget)
+        sock = _connect_tcp(address.host, address.port, budget, find)
     if ssl_context is not None:
         try:
             sock.settimeout(budget.left_to_connect())
@@ -190,9 +206,14 @@ def connect(
     return BoundedSocket(sock)
 
 
-def _connect_tcp(host: str, port: int, budget: Budget) -> socket.socket:
+def _connect_tcp(
+    host: str,
+    port: int,
+    budget: Budget,
+    find: Callable[[str, int, float], list[tuple[int, Any]]],
+) -> socket.socket:
     """Connect to the first address of a name that answers."""
-    found = _resolve(host, port, budget.left_to_connect())
+    found = find(host, port, budget.left_to_connect())
     for tried, (family, address) in enumerate(found, start=1):
         # An address that swallows everything must leave time for those behind it.
         share = budget.left_to_connect() / (len(found) - tried + 1)
@@ -218,32 +239,3 @@ def _connect_to(family: int, address: Any, timeout: float) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _resolve(host: str, port: int, timeout: float) -> list[tuple[int, Any]]:
-    """Look a name up; on a thread of its own, because getaddrinfo takes no time-out."""
-    try:
-        is_v4 = ipaddress.ip_address(host).version == 4
-    except ValueError:
-        pass  # a name
-    else:
-        return [(socket.AF_INET if is_v4 else socket.AF_INET6, (host, port))]
-    found: queue.SimpleQueue[list[tuple[int, Any]] | Exception] = queue.SimpleQueue()
-
-    def look_up() -> None:
-        try:
-            rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a label too long or empty
-            found.put(error)
-        else:
-            found.put([(row[0], row[4]) for row in rows])
-
-    threading.Thread(target=look_up, name="name-lookup", daemon=True).start()
-    try:
-        answer = found.get(timeout=timeout)
-    except queue.Empty:
-        msg = "the name was not resolved in time"
-        raise TimeoutError(msg) from None
-    if isinstance(answer, Exception):
-        raise OSError(getattr(answer, "strerror", None) or str(answer)) from answer
-    return answer

@@ -132,7 +132,7 @@ class Transport:
         try:
             connection.send(request, budget)
             incoming = Incoming(connection, budget)
-            response = _begin_answer(incoming, budget)
+            response = begin_answer(incoming, budget)
             body = response.read(max_bytes + 1)
             is_whole = len(body) <= max_bytes
             if is_whole and response.length:
@@ -143,7 +143,7 @@ class Transport:
         return Answer(status=response.status, body=body[:max_bytes], is_whole=is_whole)
 
 
-def _begin_answer(incoming: Incoming, budget: Budget) -> HTTPResponse:
+def begin_answer(incoming: Incoming, budget: Budget) -> HTTPResponse:
     """Read an answer's head, and those of interim answers before it (RFC 9110, section 15.2)."""
     while True:
         # Of a socket, `HTTPResponse` wants nothing but something to read from.

@@ -12,13 +12,16 @@ import schemathesis
 from schemathesis.config import SchemathesisConfig
 
 from shared.database import transaction
+from shared.sealing import new_sealing_key
 from tests.support.api_process import api_process
 from tests.support.seeds import (
     make_cvm,
+    make_delivery,
     make_ended_stop,
     make_host,
     make_key,
     make_user,
+    make_webhook,
     make_workspace,
 )
 
@@ -36,13 +39,16 @@ CASES = 20_000
 
 SEEDS = 2**32
 
-FREE_OPERATIONS = 14
+FREE_OPERATIONS = 21
 """Operations with parameters or a body: the others have a handful of cases each, and no more."""
 
 SHARES = {"member": 0.6, "admin": 0.25, "unknown": 0.1, "nobody": 0.05}
 """Who asks how many of them. Without a valid key nothing is looked at, so that few will do."""
 
 WITH_VALID_KEY = {"member", "admin"}
+
+URLS = ["https://127.0.0.1:8443/", "https://10.0.0.1/", "https://[::1]/x?y", "https://a:b@c/"]
+"""For webhooks: one that may be taken, and some that may not. Made-up ones begin like none."""
 
 NASTY = ["\x00", "a\x00b", "\x1b[2J", "\u202e", "%00", "../..", "' OR 1=1 --", "\U0001f4a5" * 200]
 """Texts that random ones are not often enough: for databases, terminals, paths, and lengths."""
@@ -133,6 +139,8 @@ def fuzzed(
         member_row, member_key = make_key(session, member, ours)
         admin_key = make_key(session, admin, theirs)[1]
         cvms = [make_cvm(session, place, host) for place in (ours, theirs) for _ in range(100)]
+        webhooks = [make_webhook(session, ours, member) for _ in range(5)]
+        deliveries = [make_delivery(session, webhook) for webhook in webhooks]
         ended = [make_ended_stop(session, cvm, member_row) for cvm in (*cvms[:5], *cvms[-5:])]
         values = {
             "cvm_id": [cvm.hash_id for cvm in cvms],
@@ -140,10 +148,18 @@ def fuzzed(
             "workspace": [ours.name, theirs.name],
             "batch_id": [str(task.batch_id) for task in ended],
             "stop_task_id": [str(task.id) for task in ended],
+            "webhook_id": [str(webhook.id) for webhook in webhooks],
+            "delivery_id": [str(delivery.id) for delivery in deliveries],
         }
     keys = {"member": member_key, "admin": admin_key, "unknown": "cvmstop_nonsense", "nobody": None}
     # The limit for each key would refuse most of it.
-    with api_process(api_settings, tmp_path_factory.mktemp("fuzz"), rate_limit="") as api:
+    further = {
+        "rate_limit": "",
+        "webhook_keys": new_sealing_key(),
+        "webhook_allowed_networks": "127.0.0.0/8",
+        "webhook_limit": "50",
+    }
+    with api_process(api_settings, tmp_path_factory.mktemp("fuzz"), **further) as api:
         headers = {"X-API-Key": member_key}
         page = httpx.get(f"{api.url}/api/v1/stop-tasks", params={"limit": 3}, headers=headers)
         values["cursor"] = [page.json()["next_cursor"]]
@@ -172,10 +188,12 @@ def schema(fuzzed: Fuzzed, who: str, tally: Tally) -> BaseSchema:
             "with-security-parameters": who not in WITH_VALID_KEY,
         },
         "dictionaries": {
-            name: {"values": [*known, *NASTY]} for name, known in fuzzed.values.items()
+            **{name: {"values": [*known, *NASTY]} for name, known in fuzzed.values.items()},
+            "url": {"values": [*URLS, *NASTY]},
         },
         "parameters": {
             **{name: {"dictionary": name, "probability": 0.3} for name in fuzzed.values},
+            "body.url": {"dictionary": "url", "probability": 0.5},
             "body.cvm_ids[*]": {"dictionary": "cvm_id", "probability": 0.3},
         },
         # Health checks judge how quickly cases are made, which other processes decide here.

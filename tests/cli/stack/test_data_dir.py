@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import stat
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,17 @@ def test_secrets_stay_the_same(directory: DataDir) -> None:
     assert directory.load_secrets() == made
     assert stat.S_IMODE(directory.secrets_file.stat().st_mode) == 0o600
     assert made.valkey not in repr(made)
+
+
+def test_secrets_of_before_there_were_webhooks_get_keys_for_them(directory: DataDir) -> None:
+    made = directory.load_secrets()
+    kept = json.loads(directory.secrets_file.read_text())
+    del kept["webhook_keys"]
+    directory.secrets_file.write_text(json.dumps(kept))
+    loaded = directory.load_secrets()
+    assert loaded.webhook_keys
+    assert loaded.sealing_keys == made.sealing_keys
+    assert directory.load_secrets() == loaded
 
 
 def test_secrets_that_cannot_be_read(directory: DataDir) -> None:
