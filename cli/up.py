@@ -103,6 +103,7 @@ def _say_how_to_go_on(stack: Stack) -> None:
     facts, directory = stack.facts, stack.data_dir
     example = next((record.hash_id for record in stack.inventory.records()), "cvm_...")
     typer.echo(f"""
+page       {facts.api_url}/  (sign in with admin_key or user_key, in stack.json)
 API        {facts.api_url}
 Flower     {facts.flower_url}  (user {facts.flower_user}, password in stack.json)
 how to     {directory.stack_file}
