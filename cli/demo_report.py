@@ -181,6 +181,7 @@ def _commands(facts: StackFacts, logs: Path, examples: Sequence[Task]) -> Iterat
         yield (
             f'curl -H "X-API-Key: $CVMSTOP_API_KEY" $CVMSTOP_API_URL/api/v1/stop-tasks/{task["id"]}'
         )
+    yield f"page: {facts.api_url}/  sign in with that key"
     yield f"Flower: {facts.flower_url}  user {facts.flower_user}, password {facts.flower_password}"
     yield f"logs: {logs}"
 
