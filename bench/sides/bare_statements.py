@@ -73,7 +73,7 @@ def settle(
     """Write down in one transaction that a stop has succeeded, and find the next of the host."""
     with connection.transaction(), connection.cursor() as cursor:
         LOCK_CLAIMED.run(cursor, stop=claimed.stop, turn=claimed.attempt)
-        cvm = _one(cursor)[2]
+        _, _, _, cvm, *_ = _one(cursor)
         DECISION.run(
             cursor,
             stop=claimed.stop,
@@ -89,6 +89,8 @@ def settle(
             force_stopped=True,
             ended_in=str(AttemptOutcome.SUCCEEDED),
             seen=str(PowerState.STOPPED),
+            is_there=True,
+            is_down=True,
             exchanged=Jsonb(exchanges),
             host=claimed.host,
             places=1,
