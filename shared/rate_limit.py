@@ -1,4 +1,7 @@
-"""A limit on the requests of each API key, counted in the broker's Redis; see decision 0008."""
+"""A limit on the requests of each API key, and on the sign-ins of each address.
+
+Counted in the broker's Redis; see decisions 0008 and 0024.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +30,18 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PREFIX = "cvmstop-rate-limit"
-"""Begins every key in Redis; the id of the API key's row follows, never the key or its digest."""
+"""Begins every key in Redis; the id of the API key's row follows, never the key or its digest, or
+an address that signs in.
+"""
 
 
 class RateLimit:
-    """Counts requests by API key. Lets everything pass while the counters are out of reach.
+    """Counts requests by who makes them. Lets everything pass while the counters are out of reach.
 
     Parameters
     ----------
     notation
-        `rate_limit` of the settings; empty for no limit.
+        A limit of the settings; empty for none.
     pool
         Connections to the Redis that all API processes share; None to count in this process alone.
     absence
@@ -56,13 +61,18 @@ class RateLimit:
         self._change = threading.Lock()
         self._in_force = True
 
-    def take(self, api_key_id: UUID) -> None:
+    def take(self, who: UUID | str) -> None:
         """Count one request.
+
+        Parameters
+        ----------
+        who
+            The id of an API key, or an address.
 
         Raises
         ------
         RateLimitedError
-            The key has used up its limit for now. The request was not counted.
+            It has used up its limit for now. The request was not counted.
         """
         if self._limit is None:
             return
@@ -70,7 +80,7 @@ class RateLimit:
             self._tell_change(in_force=False, reason="broker away")
             return
         try:
-            wait = self._count(self._limit, str(api_key_id))
+            wait = self._count(self._limit, str(who))
         except ResponseError as error:
             # It answers, if only to refuse (full, read-only): no reason not to send messages.
             self._tell_change(in_force=False, reason=type(error).__name__)

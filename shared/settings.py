@@ -40,6 +40,9 @@ counted, ever.
 METRICS_TOKEN = re.compile(r"[!-~]{16,}")
 """What a header takes as it is (RFC 9110, section 5.5), and nobody guesses."""
 
+WEB_URL = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(/[!-~]*)?")
+"""A link's beginning: no user, no password, nothing that a browser would run."""
+
 RETENTION_MAX = 3_155_760_000
 """Longest retention (s): a hundred years. PostgreSQL's times do not go back for ever."""
 
@@ -228,7 +231,30 @@ class ApiSettings(BrokerSettings, LifetimeSettings, MetricsSettings, WebhookSett
     A script that posts 50 batches a second, one after the other, is not to be refused.
     """
 
-    @field_validator("rate_limit")
+    sign_in_limit: str = "20/minute"
+    """Times that one address may try to sign in at the page, written as `CVMSTOP_RATE_LIMIT` is.
+
+    A network of 64 bits is one address of IPv6. Behind a proxy, `FORWARDED_ALLOW_IPS` says whose
+    `X-Forwarded-For` is believed; otherwise everybody has the proxy's address.
+    """
+
+    flower_url: str | None = None
+    """Where people reach Flower, such as `https://flower.example.com`; the page then links to each
+    stop's task there. Empty for no links.
+    """
+
+    @field_validator("flower_url")
+    @classmethod
+    def _is_a_link(cls, url: str | None) -> str | None:
+        if not (url := (url or "").strip().rstrip("/")):
+            return None
+        # Nothing else may become a link on a page that acts in people's name.
+        if not WEB_URL.fullmatch(url):
+            msg = "not a URL such as https://flower.example.com, without a password"
+            raise ValueError(msg)
+        return url
+
+    @field_validator("rate_limit", "sign_in_limit")
     @classmethod
     def _is_one_rate_limit(cls, notation: str) -> str:
         if not (notation := notation.strip()):

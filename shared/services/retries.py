@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from shared.database import driver_of
+from shared.exceptions import NotFoundError
 from shared.models.actions import NotDone, Obstacle, RetryAnswer
 from shared.models.batches import BatchAnswer, BatchRequest, RefusedCvm
 from shared.models.states import StopState
@@ -74,6 +75,33 @@ def retry_batch(
     failed = find_in_states(session, batch_id, StopState.FAILED)
     request = BatchRequest(cvm_ids=(), request_id=request_id, traceparent=traceparent)
     return _retry(session, caller, batch_id, failed, request, settings)
+
+
+def retry_some(
+    session: Session,
+    caller: Caller,
+    batch_id: UUID,
+    stop_task_ids: Sequence[UUID],
+    *,
+    request_id: str,
+    settings: ApiSettings,
+) -> RetryAnswer:
+    """Try some stops of one batch again; the caller commits and then sends `to_send`.
+
+    Raises
+    ------
+    NotFoundError
+        One of them is not in that batch, or not there for the caller to see.
+    AdminOnlyError
+        An admin asked for them, and the caller is none.
+    """
+    for stop_task_id in stop_task_ids:
+        if require_stop(session, caller, stop_task_id).task.batch_id != batch_id:
+            msg = f"no stop task {stop_task_id} in batch {batch_id}"
+            raise NotFoundError(msg)
+    return _retry(
+        session, caller, batch_id, stop_task_ids, request_id=request_id, settings=settings
+    )
 
 
 def _retry(

@@ -144,6 +144,18 @@ def list_cvms(
     return rows, session.scalars(last).one_or_none()
 
 
+def find_cvms(
+    session: Session, hash_ids: Sequence[str], *, sees_only: UUID | None
+) -> Sequence[RowMapping]:
+    """Find those of some CVMs that the caller may see: `COLUMNS`, and `host_is_disabled`."""
+    query = joined(
+        select(*COLUMNS, VmHost.disabled_at.is_not(None).label("host_is_disabled")).select_from(Cvm)
+    ).where(Cvm.hash_id.in_(hash_ids))
+    if sees_only is not None:
+        query = query.where(Cvm.workspace_id == sees_only)
+    return session.execute(query).mappings().all()
+
+
 def find_cvm(session: Session, hash_id: str, *, sees_only: UUID | None) -> RowMapping | None:
     """Find one CVM that the caller may see: a row of `COLUMNS`."""
     query = joined(select(*COLUMNS).select_from(Cvm)).where(Cvm.hash_id == hash_id)

@@ -1,6 +1,6 @@
 """The tables, as SQLAlchemy maps them. Migrations are made from these."""
 
-from shared.tables.access import ApiKey, Membership, User, Workspace
+from shared.tables.access import ApiKey, Membership, PageSession, User, Workspace
 from shared.tables.base import Base
 from shared.tables.inventory import Cvm, UnassignedVm, VmHost
 from shared.tables.operations import CvmOperation
@@ -17,6 +17,7 @@ __all__ = [
     "CvmDrift",
     "CvmOperation",
     "Membership",
+    "PageSession",
     "StopAttempt",
     "StopBatch",
     "StopChange",

@@ -70,3 +70,16 @@ class ApiKey(Base):
     created_at: Mapped[CreatedAt]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class PageSession(Base):
+    """Somebody who is signed in at the page with an API key."""
+
+    __tablename__ = "page_sessions"
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    """SHA-256 of the token in the cookie, which has 256 random bits as a key has."""
+    api_key_id: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    """The key that was signed in with: the session ends when it does."""
+    created_at: Mapped[CreatedAt]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
