@@ -27,7 +27,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Register every handler."""
     app.add_exception_handler(CvmstopError, _answer_known)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_exception_handler(405, _answer_other_method)
+    app.add_exception_handler(405, answer_other_method)
 
 
 def _answer_known(_: Request, error: Exception) -> JSONResponse:
@@ -58,7 +58,7 @@ def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": problems}, status_code=422)
 
 
-def _answer_other_method(request: Request, error: Exception) -> JSONResponse:
+def answer_other_method(request: Request, error: Exception) -> JSONResponse:
     """Name every method that the path has; Starlette names those of its first route only."""
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
     path = request.scope["path"]

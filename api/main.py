@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from api.errors import add_error_handlers
 from api.middleware import BodyLimit, HeadCheck, RequestContext
 from api.openapi import describe
+from api.pages.site import add_pages
 from api.parts import make_api_parts
 from api.routes import (
     batch_events,
@@ -103,5 +104,6 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         metrics,
     ):
         app.include_router(routes.router)
+    add_pages(app, settings)
     describe(app)
     return app

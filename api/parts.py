@@ -32,6 +32,9 @@ class ApiParts:
     engine: Engine
     broker: Broker
     rate_limit: RateLimit
+    """On requests of each API key."""
+    sign_in_limit: RateLimit
+    """On sign-ins of each address."""
     metrics: ApiMetrics
     feeds: BatchFeeds
     """Used in the event loop only, which closes it."""
@@ -43,6 +46,7 @@ class ApiParts:
     def close(self) -> None:
         """Close what is open."""
         self.rate_limit.close()
+        self.sign_in_limit.close()
         self.broker.close()
         self.engine.dispose()
         self.tracing.close()
@@ -59,11 +63,13 @@ def make_api_parts(settings: ApiSettings) -> ApiParts:
     app = make_celery(settings)
     absence = Absence()
     engine = make_engine(settings, application="api")
+    counters = make_redis_pool(app, settings)
     return ApiParts(
         settings=settings,
         engine=engine,
         broker=Broker(app, absence),
-        rate_limit=RateLimit(settings.rate_limit, make_redis_pool(app, settings), absence),
+        rate_limit=RateLimit(settings.rate_limit, counters, absence),
+        sign_in_limit=RateLimit(settings.sign_in_limit, counters, absence),
         metrics=ApiMetrics(engine),
         feeds=BatchFeeds(engine, settings),
         tracing=make_tracing("cvmstop-api"),

@@ -160,6 +160,7 @@ class Stack:
             "CVMSTOP_BROKER_URL": broker.get_secret_value(),
             "CVMSTOP_SEALING_KEYS": self._secrets.sealing_keys,
             "CVMSTOP_WEBHOOK_KEYS": self._secrets.webhook_keys,
+            "CVMSTOP_FLOWER_URL": self._url("flower"),
         }
         kept = processes.clean_environment(os.environ)
         os.environ.clear()
