@@ -97,6 +97,10 @@ def test_no_secret_outside_the_demo_has_a_default(services: dict[str, Any]) -> N
         for variable, value in service.get("environment", {}).items():
             if variable in {"CVMSTOP_METRICS_TOKEN", "CVMSTOP_WEBHOOK_KEYS"}:
                 assert value == ""  # none, and so no metrics or no webhooks
+            if variable == "CVMSTOP_METRICS_TOKEN":
+                assert value == ""  # none, and so no metrics
+            elif variable == "CVMSTOP_FLOWER_URL":
+                assert "@" not in value  # a link, for people
             elif SECRET_NAME.search(variable):
                 assert any(secret in value for secret in REQUIRED.values()), (name, variable)
 

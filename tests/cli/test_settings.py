@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.exceptions import SettingsError
-from shared.settings import BrokerSettings, DatabaseSettings, LifetimeSettings, Settings
+from shared.settings import (
+    ApiSettings,
+    BrokerSettings,
+    DatabaseSettings,
+    LifetimeSettings,
+    Settings,
+)
 
 
 if TYPE_CHECKING:
@@ -92,3 +98,38 @@ def test_a_retention_that_can_be(monkeypatch: pytest.MonkeyPatch, retention: str
     monkeypatch.setenv("CVMSTOP_DATABASE_URL", "postgresql://host/name")
     monkeypatch.setenv("CVMSTOP_RETENTION", retention)
     assert LifetimeSettings.load().retention == float(retention)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "flower.example.com",
+        "https://user:hunter2@flower.example.com",
+        "https://flower.example.com/a b",
+        "ftp://flower.example.com",
+        "https://",
+    ],
+)
+def test_what_is_no_link_to_flower(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("CVMSTOP_DATABASE_URL", "postgresql://host/name")
+    monkeypatch.setenv("CVMSTOP_BROKER_URL", "redis://host/0")
+    monkeypatch.setenv("CVMSTOP_FLOWER_URL", url)
+    with pytest.raises(SettingsError, match="CVMSTOP_FLOWER_URL: not a URL such as") as caught:
+        ApiSettings.load()
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("", None),
+        (" https://flower.example.com/ ", "https://flower.example.com"),
+        ("http://[::1]:5555/flower", "http://[::1]:5555/flower"),
+    ],
+)
+def test_links_to_flower(monkeypatch: pytest.MonkeyPatch, url: str, kept: str | None) -> None:
+    monkeypatch.setenv("CVMSTOP_DATABASE_URL", "postgresql://host/name")
+    monkeypatch.setenv("CVMSTOP_BROKER_URL", "redis://host/0")
+    monkeypatch.setenv("CVMSTOP_FLOWER_URL", url)
+    assert ApiSettings.load().flower_url == kept
