@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RUNS := tests/system/faults/test_runs.py tests/system/faults/test_upgrade.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz faults faults-one-by-one faults-in-runs soak unprotected resilience libvirt bench check monitoring audit lock clean
+.PHONY: help setup demo test fuzz faults faults-one-by-one faults-in-runs soak unprotected resilience libvirt page bench check monitoring audit lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -56,6 +56,11 @@ libvirt: setup ## Stop real QEMU machines through libvirt (Debian, Ubuntu; insta
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --require-hashes -r requirements-libvirt.txt
 	@$(BIN)/pytest tests/workers/drivers/libvirt tests/system/libvirt
 
+page: setup ## Try the page in Chromium, on a whole stack (Debian; installs it if missing, as root)
+	@.ci/install-chromium
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-page.txt
+	@$(BIN)/pytest tests/page
+
 bench: setup ## Measure every figure beside its goal, under fifteen minutes (ONLY=N one of them)
 	@$(BIN)/python -m bench $(if $(ONLY),--only=$(ONLY))
 
@@ -81,6 +86,7 @@ lock: setup ## Pin again, with hashes and without naming an index
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' pyproject.toml -o requirements.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --extra dev --extra bench -c requirements.txt pyproject.toml -o requirements-dev.txt
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["libvirt"], sep="\n")' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' - -o requirements-libvirt.txt
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["page"], sep="\n")' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' -c requirements-dev.txt - -o requirements-page.txt
 
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
