@@ -15,6 +15,7 @@ from playwright.sync_api import sync_playwright
 
 from tests.page.visitor import Visitor
 from tests.support.waiting import eventually
+from tests.system.conftest import _leaked
 from tests.system.running_stack import RunningStack, started_up
 
 
@@ -61,6 +62,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
         patch.setenv("CVMSTOP_RETRY_BACKOFF", "0.2")
         with started_up(directory / "stack", *options, output=directory / "up.log") as (running, _):
             yield running
+            # Keys went through forms, and cookies through requests.
+            assert not _leaked(running)
 
 
 @pytest.fixture(scope="session")
