@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from uuid import UUID
 
 import structlog
@@ -18,6 +19,7 @@ from shared.models.states import OPEN_STATES, StopState
 from shared.services.canceling import cancel_batch
 from shared.services.retries import retry_batch
 from shared.services.stop_records import find_batch
+from shared.storage.stop_records import StopRecord
 
 
 log = structlog.get_logger(__name__)
@@ -43,7 +45,7 @@ def batch_page(
             open=sum(progress.counts[state] for state in OPEN_STATES),
             stops=stops,
             failed=[stop for stop in stops if stop.task.state == StopState.FAILED],
-            states=list(StopState),
+            troubled=_troubled(stops),
             done={name: asked.number(name) for name in ("accepted", "retried", "canceled")},
         )
 
@@ -75,3 +77,11 @@ def cancel_batch_form(batch_id: UUID, parts: Parts, caller: CurrentCaller) -> Re
     parts.metrics.stops_canceled.inc(answer.canceled)
     log.info("stops canceled", batch_id=str(batch_id), stops=answer.canceled)
     return RedirectResponse(f"/batches/{batch_id}?canceled={answer.canceled}", status_code=303)
+
+
+def _troubled(stops: list[StopRecord]) -> list[tuple[StopRecord, int]]:
+    """Group the stops that are open and have met an error by what it was: one of each, how many."""
+    open_ones = [stop for stop in stops if stop.task.state in OPEN_STATES and stop.task.error_code]
+    counts = Counter((stop.host, stop.task.error_code) for stop in open_ones)
+    samples = {(stop.host, stop.task.error_code): stop for stop in open_ones}
+    return [(samples[reason], count) for reason, count in counts.most_common()]

@@ -120,7 +120,7 @@ function follow(live) {
     cell.dataset.now = change.state;
     cell.querySelector("[data-state]").textContent = change.state;
     count();
-    if (change.state === "failed") readRest();
+    if (change.error_code) readRest();
   });
   events.addEventListener("end", () => {
     events.close();

@@ -194,6 +194,17 @@ def test_stops_of_another_batch_are_not_tried_with_one(
     assert rows(clean, "SELECT count(*) FROM stop_batches") == [(2,)]
 
 
+def test_a_batch_says_why_its_stops_wait(member: Browser, clean: Engine, failed: list[str]) -> None:
+    with transaction(clean) as session:
+        session.execute(text("UPDATE stop_tasks SET state = 'scheduled', finished_at = NULL"))
+    [(batch_id,)] = rows(clean, "SELECT id FROM stop_batches WHERE total = 3")
+    page = member.get(f"/batches/{batch_id}").text
+    assert len(failed) == 5
+    assert "Will be tried again" in page
+    assert re.search("<strong>3 .</strong> <code class=.code.>host_unreachable</code>", page)
+    assert "Cancel what no worker has yet" in page
+
+
 def test_filters_that_cannot_be(member: Browser) -> None:
     for query in ("error_code=x", "accepted_from=yesterday", "accepted_before=2026-13-01T00:00"):
         answer = member.get(f"/failures?{query}")
