@@ -57,7 +57,12 @@ def retry_batch_form(
     """Try its failed stops again, and go to the new batch."""
     with transaction(parts.engine) as session:
         answer = retry_batch(
-            session, caller, batch_id, request_id=request_id, settings=parts.settings
+            session,
+            caller,
+            batch_id,
+            request_id=request_id,
+            settings=parts.settings,
+            traceparent=parts.tracing.traceparent(),
         )
     wake_workers(parts, answer.to_send)
     if answer.batch_id is not None and not answer.not_retried:

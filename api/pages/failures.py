@@ -84,7 +84,13 @@ def retry_form(
     for batch_id, ids in by_batch.items():
         with transaction(parts.engine) as session:
             answer = retry_some(
-                session, caller, batch_id, ids, request_id=request_id, settings=parts.settings
+                session,
+                caller,
+                batch_id,
+                ids,
+                request_id=request_id,
+                settings=parts.settings,
+                traceparent=parts.tracing.traceparent(),
             )
         wake_workers(parts, answer.to_send)
         answers.append(answer)

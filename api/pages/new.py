@@ -68,7 +68,10 @@ def stop_form(
     answers: list[BatchAnswer] = []
     for number, cvm_ids in zip(count(1), batches_of(read_ids(form)), strict=False):
         batch = BatchRequest(
-            cvm_ids=cvm_ids, request_id=request_id, idempotency_key=f"page {once} {number}"
+            cvm_ids=cvm_ids,
+            request_id=request_id,
+            idempotency_key=f"page {once} {number}",
+            traceparent=parts.tracing.traceparent(),
         )
         with driver_transaction(parts.engine) as connection:
             answer = accept_batch(connection, caller, batch, parts.settings)

@@ -64,7 +64,12 @@ def retry_stop_form(
     """Try it again, and go to the new batch."""
     with transaction(parts.engine) as session:
         answer = retry_stop(
-            session, caller, stop_task_id, request_id=request_id, settings=parts.settings
+            session,
+            caller,
+            stop_task_id,
+            request_id=request_id,
+            settings=parts.settings,
+            traceparent=parts.tracing.traceparent(),
         )
     wake_workers(parts, answer.to_send)
     if answer.batch_id is not None:

@@ -85,6 +85,7 @@ def retry_some(
     *,
     request_id: str,
     settings: ApiSettings,
+    traceparent: str | None = None,
 ) -> RetryAnswer:
     """Try some stops of one batch again; the caller commits and then sends `to_send`.
 
@@ -99,9 +100,8 @@ def retry_some(
         if require_stop(session, caller, stop_task_id).task.batch_id != batch_id:
             msg = f"no stop task {stop_task_id} in batch {batch_id}"
             raise NotFoundError(msg)
-    return _retry(
-        session, caller, batch_id, stop_task_ids, request_id=request_id, settings=settings
-    )
+    request = BatchRequest(cvm_ids=(), request_id=request_id, traceparent=traceparent)
+    return _retry(session, caller, batch_id, stop_task_ids, request, settings)
 
 
 def _retry(

@@ -15,8 +15,8 @@ from fastapi.routing import iter_route_contexts
 from sqlalchemy import text
 
 from api.main import create_app
-from shared.database import transaction
 from api.pages.page_route import OpenPage
+from shared.database import transaction
 
 
 if TYPE_CHECKING:
