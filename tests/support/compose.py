@@ -27,8 +27,12 @@ REQUIRED = {
 }
 """Values for what has no default."""
 
-REFERENCE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?:(?P<how>:[-?])(?P<text>[^}]*))?\})")
-"""What Compose replaces, in the forms that the file uses: `$$`, `${A}`, `${A:-b}`, `${A:?b}`."""
+REFERENCE = re.compile(
+    r"\$(?:\$|\{(?P<name>\w+)(?:(?P<how>:[-?])(?P<text>(?:[^${}]|\$\{[^{}]*\})*))?\})"
+)
+"""What Compose replaces, in the forms that the file uses: `$$`, `${A}`, `${A:-b}`, `${A:?b}`, and a
+default that has such a reference in it. Source: Compose's documentation, "Interpolation".
+"""
 
 
 class ComposeError(Exception):
@@ -64,7 +68,7 @@ def _value(match: re.Match[str], variables: Mapping[str, str]) -> str:
     if how == ":?":
         msg = f"required variable {name} is missing a value: {text}"
         raise ComposeError(msg)
-    return text or ""
+    return str(_interpolated(text or "", variables))
 
 
 def container_ports(service: Mapping[str, Any]) -> dict[int, int | None]:
