@@ -8,6 +8,7 @@ the environment variables, for commands.
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,6 +43,17 @@ def _no_settings_from_outside() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith((ENV_PREFIX, "OTEL_"))]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_end_what_is_started() -> None:
+    """Take back that signals are ignored, which processes inherit.
+
+    Shells let programs in the background ignore Ctrl-C, and nohup lets them ignore SIGHUP.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -76,8 +76,10 @@ def watching(stack: RunningStack, *arguments: str) -> Iterator[subprocess.Popen[
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_watch_goes_on_though_the_api_dies(stack: RunningStack) -> None:
