@@ -21,7 +21,7 @@ LOOK_UPS = 8
 """Requests of one process that look names up at once: whoever runs slow name servers holds so many
 of its threads at most."""
 
-NOT_OUTSIDE = "its name has no public address, or also one that is none"
+NOT_OUTSIDE = "its name has no address, or one that is not public"
 """Why nothing goes there. The same where there is no such name: what names there are inside, and
 what they resolve to, is nothing that a member is told."""
 
@@ -83,7 +83,10 @@ class TargetPolicy:
         try:
             self.find(parsed.host, parsed.port, LOOK_UP_TIMEOUT)
         except (UnusableUrlError, TimeoutError):
-            msg = f"the URL cannot be used: {NOT_OUTSIDE}"
+            msg = (
+                f"the URL cannot be used: {NOT_OUTSIDE} (whoever runs cvmstop can allow networks"
+                " inside: CVMSTOP_WEBHOOK_ALLOWED_NETWORKS)"
+            )
             raise UnusableUrlError(msg) from None
         finally:
             self._places.release()
