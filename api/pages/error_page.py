@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from api.pages.refusals import PageRefusedError
 from api.pages.rendering import render
@@ -36,6 +37,8 @@ TITLES = {
 NO_SUCH_PAGE = "there is nothing at this address, or it is in a workspace that your key is not for"
 
 ONLY_FORMS = "this address only takes forms: go to the page that has it, and send it there"
+
+GONE = "the form did not come whole: send it again"
 
 BROKE = "this is a fault of cvmstop; its log has it, under the id of this request"
 
@@ -73,6 +76,8 @@ def _told(error: Exception) -> tuple[int, str, str]:
         case HTTPException():
             said = {404: NO_SUCH_PAGE, 405: ONLY_FORMS}
             return error.status_code, "", said.get(error.status_code, str(error.detail))
+        case ClientDisconnect():
+            return 400, "", GONE  # to nobody: it went before its form was there
         case _:
             log.error("request broke", exc_info=error)
             return 500, "", BROKE

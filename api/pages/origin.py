@@ -32,13 +32,18 @@ def require_own_origin(request: Request) -> None:
         It was, or it is not known where it comes from.
     """
     site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        is_own = site in OWN_SITES
-    else:
-        origin = urlsplit(request.headers.get("origin", ""))
-        is_own = bool(origin.netloc) and origin.netloc == request.headers.get("host")
+    is_own = site in OWN_SITES if site is not None else _is_own_host(request)
     if not is_own:
         raise PageRefusedError(403, "Not from here", FROM_ELSEWHERE)
+
+
+def _is_own_host(request: Request) -> bool:
+    """Say whether `Origin` names the host that was asked; one that is no URL names none."""
+    try:
+        host = urlsplit(request.headers.get("origin", "")).netloc
+    except ValueError:
+        return False
+    return bool(host) and host == request.headers.get("host")
 
 
 def is_by_https(request: Request) -> bool:

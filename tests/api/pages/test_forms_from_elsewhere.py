@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from shared.database import transaction
 
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from fastapi import FastAPI
     from sqlalchemy import Engine
 
     from tests.api.conftest import World
@@ -46,6 +51,7 @@ def test_our_own_form_is_taken(member: Browser, clean: Engine, world: World) -> 
         {"Origin": "null"},
         {"Origin": ""},
         {"Origin": "own.evil.example"},
+        {"Origin": "http://["},
     ],
     ids=str,
 )
@@ -118,6 +124,36 @@ def test_a_body_that_is_no_form(member: Browser) -> None:
             headers={"Content-Type": content_type, "Origin": member.origin},
         )
         assert answer.status_code == 400
+
+
+def test_a_form_that_breaks_off_is_no_fault(api: FastAPI) -> None:
+    """Anybody can do that, and would fill the log with tracebacks."""
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b"api_key=", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/sign-in",
+        "raw_path": b"/sign-in",
+        "query_string": b"",
+        "headers": [(b"sec-fetch-site", b"same-origin")],
+    }
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    with capture_logs() as logged:
+        asyncio.run(api(scope, receive, send))
+    assert statuses == [400]
+    assert [line["event"] for line in logged] == ["request"]
 
 
 def test_a_form_without_end(member: Browser) -> None:
