@@ -25,12 +25,11 @@ def static_file(name: str, request: Request) -> Response:
     if name not in FILES:
         raise HTTPException(404)
     file = PLACE / name
-    response = FileResponse(
-        file,
-        stat_result=file.stat(),
-        media_type=FILES[name],
-        headers={**HEADERS, "Cache-Control": "no-cache"},
-    )
-    if request.headers.get("if-none-match") == response.headers["etag"]:
-        return Response(status_code=304, headers={"ETag": response.headers["etag"]})
+    headers = {**HEADERS, "Cache-Control": "no-cache"}
+    response = FileResponse(file, stat_result=file.stat(), media_type=FILES[name], headers=headers)
+    etag = response.headers["etag"]
+    if request.headers.get("if-none-match") == etag:
+        # With the same headers: browsers put them in the place of those that they have (RFC 9111,
+        # section 3.2), and a page's would have them forget the file.
+        return Response(status_code=304, headers={**headers, "ETag": etag})
     return response

@@ -178,7 +178,9 @@ def test_pages_say_what_a_browser_may_do_with_them(member: Browser, nobody: Brow
         answer = nobody.get(f"/static/{name}")
         assert answer.headers["x-content-type-options"] == "nosniff"
         etag = answer.headers["etag"]
-        assert nobody.get(f"/static/{name}", **{"If-None-Match": etag}).status_code == 304
+        same = nobody.get(f"/static/{name}", **{"If-None-Match": etag})
+        assert same.status_code == 304
+        assert same.headers["cache-control"] == answer.headers["cache-control"] == "no-cache"
     for name in ("nothing.css", "..%2Frendering.py", "%2e%2e%2frendering.py", "page.css%00"):
         assert nobody.get(f"/static/{name}").status_code == 404
 
