@@ -81,4 +81,8 @@ def network_of(request: Request) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host
-    return str(address if address.version == 4 else ipaddress.ip_network((address, 64), False))
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            return str(ipaddress.ip_network((address, 64), strict=False))
+        address = address.ipv4_mapped  # as a proxy tells it that listens on both
+    return str(address)

@@ -262,6 +262,7 @@ def test_a_database_that_is_away_is_a_page(api_settings: Settings) -> None:
         ("192.0.2.7", "192.0.2.7"),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
         ("somewhere", "somewhere"),
     ],
 )
