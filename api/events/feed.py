@@ -112,6 +112,10 @@ class Feed:
         """Give the ids of the API keys of everybody who reads along."""
         return {stream.caller.api_key_id for stream in self.streams}
 
+    def page_sessions(self) -> set[bytes]:
+        """Give the digests of the sessions of everybody who reads along in a page."""
+        return {stream.page_session for stream in self.streams if stream.page_session is not None}
+
     def is_watch_due(self, until: float) -> bool:
         """Whether PostgreSQL is to be asked to tell of it until then."""
         return not self.is_over and self.watched_until < until - WATCH_LIFETIME / 2
@@ -128,11 +132,19 @@ class Feed:
             self.refresh()
 
     def end_streams_but(self, callers: Collection[Caller], *, among: Collection[UUID]) -> None:
-        """End the streams of those API keys that were asked about and are none of a caller's."""
+        """End the streams of those API keys that were asked about and are none of a caller's.
+
+        They see it when the feed tells.
+        """
         for stream in self.streams:
             if stream.caller.api_key_id in among and stream.caller not in callers:
                 stream.is_ended = True
-        self.tell()
+
+    def end_sessions_but(self, sessions: Collection[bytes], *, among: Collection[bytes]) -> None:
+        """End the streams of those sessions that were asked about and are none of the open ones."""
+        for stream in self.streams:
+            if stream.page_session in among and stream.page_session not in sessions:
+                stream.is_ended = True
 
     def frame(self, number: int, position: str) -> bytes:
         """Give a step of the history as an event, for a reader who then is at a position."""

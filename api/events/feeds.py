@@ -214,6 +214,7 @@ class BatchFeeds:
             unwatch=list(left),
             count=[feed.batch_id for feed in looked_at],
             keys=list({key for feed in looked_at for key in feed.api_keys()}),
+            sessions=list({each for feed in looked_at for each in feed.page_sessions()}),
         )
         try:
             answers = await self._ask(questions)
@@ -231,6 +232,8 @@ class BatchFeeds:
         for feed in looked_at:
             feed.note_changes(answers.changes.get(feed.batch_id, 0))
             feed.end_streams_but(answers.callers, among=questions.keys)
+            feed.end_sessions_but(answers.sessions, among=questions.sessions)
+            feed.tell()
         return True
 
     def _refresh_one(self, batch_id: UUID) -> None:

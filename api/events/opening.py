@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 
 async def open_stream(
-    request: Request, parts: ApiParts, caller: Caller, batch_id: UUID, last_event_id: str | None
+    request: Request,
+    parts: ApiParts,
+    caller: Caller,
+    batch_id: UUID,
+    last_event_id: str | None,
+    *,
+    page_session: bytes | None = None,
 ) -> Response:
     """Give the stream of a batch's events, or 204 to who was told its end already.
 
@@ -37,6 +43,8 @@ async def open_stream(
         Whom the API key was found to belong to. The stream ends when the key is valid no longer.
     last_event_id
         The header `Last-Event-ID`: the stream goes on behind that event.
+    page_session
+        Digest of the session of the page that it is for: the stream ends with that, too.
 
     Raises
     ------
@@ -67,7 +75,7 @@ async def open_stream(
         feeds.leave(feed)
         return Response(status_code=204)
     follower = Follower(feed.history, position)
-    stream = EventStream(feed, follower, caller, partial(_release, parts))
+    stream = EventStream(feed, follower, caller, page_session, partial(_release, parts))
     feeds.join(stream)
     parts.metrics.event_streams.inc()
     return stream

@@ -53,6 +53,8 @@ class EventStream(StreamingResponse):
         Where it goes on.
     caller
         Whom it is for.
+    page_session
+        Digest of the session of the page that it was opened in, and ends with; None for an API's.
     release
         Called once it has ended, however that was.
     """
@@ -66,11 +68,13 @@ class EventStream(StreamingResponse):
         feed: Feed,
         follower: Follower,
         caller: Caller,
+        page_session: bytes | None,
         release: Callable[[EventStream], None],
     ) -> None:
         super().__init__(self._chunks(), headers=HEADERS)
         self.feed = feed
         self.caller = caller
+        self.page_session = page_session
         self.is_ended = False
         """Whoever sets it tells the feed: the stream then ends, without an `end`."""
         self._follower = follower

@@ -11,6 +11,7 @@ from shared.database import transaction
 from shared.models.callers import Caller
 from shared.storage import stop_changes as storage
 from shared.storage.callers import find_callers
+from shared.storage.page_sessions import find_open_sessions
 
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Questions:
     """Batches whose changes are to be counted."""
     keys: list[UUID] = field(default_factory=list)
     """Ids of API keys that may have become invalid."""
+    sessions: list[bytes] = field(default_factory=list)
+    """Digests of sessions of the page that may have ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,8 @@ class Answers:
     """By batch: how many are written; those without any are left out."""
     callers: set[Caller]
     """The holders of those of the keys that are valid."""
+    sessions: set[bytes]
+    """Those of the sessions that have not ended."""
 
 
 def ask(engine: Engine, watcher: UUID, questions: Questions) -> Answers:
@@ -53,10 +58,11 @@ def ask(engine: Engine, watcher: UUID, questions: Questions) -> Answers:
         It does not answer.
     """
     if questions == Questions():
-        return Answers(changes={}, callers=set())
+        return Answers(changes={}, callers=set(), sessions=set())
     lifetime = timedelta(seconds=WATCH_LIFETIME)
     changes: dict[UUID, int] = {}
     callers: set[Caller] = set()
+    sessions: set[bytes] = set()
     with transaction(engine) as session:
         if questions.watch:
             storage.watch(session, watcher, questions.watch, lifetime=lifetime)
@@ -67,4 +73,6 @@ def ask(engine: Engine, watcher: UUID, questions: Questions) -> Answers:
             changes = storage.count_changes(session, questions.count)
         if questions.keys:
             callers = find_callers(session, questions.keys)
-    return Answers(changes=changes, callers=callers)
+        if questions.sessions:
+            sessions = find_open_sessions(session, questions.sessions)
+    return Answers(changes=changes, callers=callers, sessions=sessions)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import LargeBinary, any_, delete, func, insert, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from shared.models.callers import Caller
 from shared.models.states import UserRole
@@ -14,6 +15,7 @@ from shared.tables import ApiKey, PageSession, User, Workspace
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import timedelta
     from uuid import UUID
 
@@ -58,6 +60,18 @@ def find_visitor(session: Session, digest: bytes) -> Visitor | None:
         api_key_id=api_key_id, user_id=user_id, role=UserRole(role), workspace_id=workspace_id
     )
     return Visitor(caller=caller, user=user, workspace=workspace, expires_at=expires_at)
+
+
+def find_open_sessions(session: Session, digests: Sequence[bytes]) -> set[bytes]:
+    """Give those of some sessions that have not ended; their keys are not looked at."""
+    given = literal(digests, ARRAY(LargeBinary))
+    return set(
+        session.scalars(
+            select(PageSession.digest).where(
+                PageSession.digest == any_(given), PageSession.expires_at > func.now()
+            )
+        )
+    )
 
 
 def delete_session(session: Session, digest: bytes) -> None:

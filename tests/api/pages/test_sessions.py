@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -13,9 +14,11 @@ from fastapi import Request
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from api.events import feeds, stream
 from api.main import create_app
 from api.pages.session_cookie import SECURE_SESSION, SESSION
 from api.pages.sign_in import network_of
+from shared.api_keys import digest
 from shared.database import transaction
 from shared.services import access
 from tests.api.pages.conftest import Browser
@@ -86,6 +89,45 @@ def test_signing_out_ends_it_for_every_copy(member: Browser, nobody: Browser) ->
     assert SESSION not in member.http.cookies
     assert not is_signed_in(member)
     assert not is_signed_in(nobody)
+
+
+@pytest.mark.parametrize("how", ["signed out", "expired"])
+def test_what_follows_a_batch_ends_with_its_session(
+    browsers: Callable[[str], Browser],
+    clean: Engine,
+    world: World,
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody else's does; one with a key in its header has no session."""
+    monkeypatch.setattr(feeds, "ROUND_INTERVAL", 0.2)
+    monkeypatch.setattr(stream, "HEARTBEAT", 1.0)
+    follower, other = browsers(world.member_key), browsers(world.member_key)
+    answer = follower.post("/new", {"ids": world.ours[0], "once": str(uuid4())})
+    batch = answer.headers["location"].partition("?")[0]
+    key = {"X-API-Key": world.member_key}
+    with (
+        follower.http.stream("GET", f"{batch}/events", timeout=60) as followed,
+        other.http.stream("GET", f"{batch}/events", timeout=60) as others,
+        other.http.stream("GET", f"/api/v1{batch}/events", headers=key, timeout=60) as the_apis,
+    ):
+        assert {followed.status_code, others.status_code, the_apis.status_code} == {200}
+        going_on, also_going_on = others.iter_lines(), the_apis.iter_lines()
+        if how == "signed out":
+            assert follower.post("/sign-out").status_code == 303
+        else:
+            with transaction(clean) as session:
+                session.execute(
+                    text("UPDATE page_sessions SET expires_at = now() WHERE digest = :digest"),
+                    {"digest": digest(follower.http.cookies[SESSION])},
+                )
+        comments = 0
+        for line in followed.iter_lines():
+            comments += line.startswith(":")
+            assert comments < 10, "it goes on"
+        for lines in (going_on, also_going_on):
+            assert any(line.startswith(":") for line in lines)
+            assert next(lines) == ""
 
 
 def test_signing_in_again_ends_the_session_before(
