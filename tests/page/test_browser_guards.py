@@ -90,3 +90,25 @@ def test_who_was_signed_out_elsewhere_sees_it(
     other.get_by_role("button", name="Sign out").click()
     other.wait_for_url("**/sign-in")
     page.wait_for_url("**/sign-in?next=*")
+
+
+def test_a_form_beside_what_is_read_anew_is_sent_still(
+    open_visitor: Callable[..., Visitor],
+) -> None:
+    """Told twice to be sent once, it would never be."""
+    visitor = open_visitor("admin_key")
+    visitor.page.goto("/batches")
+    is_held_back = visitor.evaluate(
+        """async () => {
+          const form = document.createElement("form");
+          form.dataset.once = "";
+          document.getElementById("content").append(form);
+          sendOnce(form.parentElement);
+          document.getElementById("batches").append("what is old");
+          await freshen(["batches"]);
+          const sending = new Event("submit", { cancelable: true });
+          form.dispatchEvent(sending);
+          return sending.defaultPrevented;
+        }"""
+    )
+    assert is_held_back is False

@@ -2,8 +2,8 @@
 "use strict";
 
 /** Have a form sent once, however often its button is pressed. */
-function sendOnce() {
-  for (const form of document.querySelectorAll("form[data-once]")) {
+function sendOnce(part) {
+  for (const form of part.querySelectorAll("form[data-once]")) {
     form.addEventListener("submit", (event) => {
       if (form.dataset.sent) {
         event.preventDefault();
@@ -14,7 +14,10 @@ function sendOnce() {
       setTimeout(() => form.querySelectorAll("button").forEach((each) => { each.disabled = true; }));
     });
   }
-  // Somebody who comes back by the browser's button may send it again.
+}
+
+/** Let somebody who comes back by the browser's button send a form again. */
+function sendOnceMore() {
   addEventListener("pageshow", (event) => {
     if (!event.persisted) return;
     for (const form of document.querySelectorAll("form[data-once]")) {
@@ -48,7 +51,7 @@ async function freshen(ids) {
     for (const each of open) before.querySelector(`#${CSS.escape(each)}`)?.setAttribute("open", "");
     const href = focused?.getAttribute("href");
     if (href) before.querySelector(`[href="${CSS.escape(href)}"]`)?.focus({ preventScroll: true });
-    sendOnce();
+    sendOnce(before); // only there: a form that is told twice takes its first sending for a second
   }
   return true;
 }
@@ -160,7 +163,8 @@ function choose(form) {
   tell();
 }
 
-sendOnce();
+sendOnce(document);
+sendOnceMore();
 stayFresh();
 const live = document.querySelector("#live[data-events]");
 if (live) follow(live);
