@@ -182,6 +182,15 @@ def test_stops_that_one_may_not_see_are_not_tried(
         assert stranger.post("/failures/retry", {"stop": wrong}).status_code == 422
 
 
+def test_the_way_back_leads_nowhere_else(stranger: Browser) -> None:
+    for back in ("//evil.example", "javascript:alert(1)", "https://evil.example"):
+        for confirmed in ("yes", ""):
+            fields = {"stop": str(uuid4()), "back": back, "confirmed": confirmed}
+            page = stranger.post("/failures/retry", fields)
+            assert page.status_code == 200
+            assert back not in page.text
+
+
 def test_stops_of_another_batch_are_not_tried_with_one(
     clean: Engine, failed: list[str], world: World, settings: Settings
 ) -> None:

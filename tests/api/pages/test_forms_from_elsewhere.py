@@ -169,6 +169,10 @@ def test_pages_say_what_a_browser_may_do_with_them(member: Browser, nobody: Brow
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'none';")
         assert "unsafe" not in policy
+        for kind in ("script", "style", "connect"):
+            assert f"{kind}-src 'self';" in policy
+        assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
         for wanted in ("frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"):
             assert wanted in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
