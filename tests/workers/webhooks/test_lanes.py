@@ -339,6 +339,19 @@ def test_a_disabled_endpoint_gets_nothing_until_it_is_enabled(
     assert len(receiver.received) == 1
 
 
+def test_one_that_is_disabled_while_it_is_sent_to_gets_no_more(
+    place: Place, rounds: Rounds, receiver: Receiver
+) -> None:
+    place.endpoint(place.member, receiver.url, events=ONLY_STOPS)
+    stop_one(place, AT_ONCE + 5)
+    receiver.held.clear()
+    assert rounds.begin() == AT_ONCE
+    place.run("UPDATE webhooks SET disabled_at = now()")
+    receiver.held.set()
+    eventually(lambda: not rounds.lanes.running)
+    assert len(receiver.received) == AT_ONCE
+
+
 def test_a_deleted_endpoint_gets_nothing(place: Place, rounds: Rounds, receiver: Receiver) -> None:
     place.endpoint(place.stranger)
     webhook, _ = place.endpoint(place.member, receiver.url)
