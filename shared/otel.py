@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import structlog
 from opentelemetry import trace
@@ -43,9 +44,17 @@ CLOSE_PATIENCE = 2.0
 EXPORTER_LOGGER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 """Where the SDK's exporter says why it was refused."""
 
+HEADER_LOGGER = "opentelemetry.util.re"
+"""Where the SDK repeats headers that it cannot read."""
+
+HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+"""What is sent along with spans: mostly a key."""
+
+HIDDEN = "[hidden]"
+"""Stands where the value of one stood."""
+
 SECRET_PARTS = re.compile(r"(?<=//)[^/@\s]*@|(?<=\?)\S+")
 """Where a URL may have secrets: name and password, and the query."""
-
 
 LONGEST_REASON = 300
 """Characters of it that are logged."""
@@ -67,6 +76,7 @@ class OpenTelemetry(Tracing):
         ours = {"service.name": service, "service.version": __version__}
         ours |= {"service.instance.id": f"{os.uname().nodename}:{os.getpid()}"}
         resource = Resource.create({name: ours[name] for name in ours if name not in named})
+        logging.getLogger(HEADER_LOGGER).addFilter(without_headers)  # once, however often
         # Ended by `close`, which has a bound; the SDK's own would wait for half a minute.
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(QuietExporter(OTLPSpanExporter())))
@@ -171,7 +181,7 @@ class QuietExporter(SpanExporter):
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
-        self._reason = FirstWords()
+        self._reason = FirstWords(header_values(os.environ))
         self._is_taken = True
         # Otherwise the SDK logs each batch that is refused, and each time that its queue is full.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
@@ -202,11 +212,45 @@ class QuietExporter(SpanExporter):
 
 
 class FirstWords(logging.Handler):
-    """Keeps what is said first: why; that it was given up comes last."""
+    """Keeps what is said first: why; that it was given up comes last.
 
-    text = ""
+    Parameters
+    ----------
+    secrets
+        What must not be kept: the longest first, as one may be part of another.
+    """
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        super().__init__()
+        self.text = ""
+        self._secrets = secrets
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line of it, without what a URL may have."""
+        """Keep a line of it, without what a URL may have, and without what was sent."""
         line = record.getMessage().partition("\n")[0]
+        for secret in self._secrets:
+            line = line.replace(secret, HIDDEN)
         self.text = self.text or SECRET_PARTS.sub("", line)[:LONGEST_REASON]
+
+
+def header_values(environment: Mapping[str, str]) -> list[str]:
+    """Give the values of headers in every form that a message may show them in, longest first."""
+    found: set[str] = set()
+    for part in _header_parts(environment):
+        value = (part.partition("=")[2] or part).strip()
+        plain = unquote(value)
+        # Of "Bearer …" the second word alone is a secret as well.
+        found.update((value, plain, repr(plain)[1:-1], plain.rpartition(" ")[2]))
+    return sorted(found - {""}, key=len, reverse=True)
+
+
+def _header_parts(environment: Mapping[str, str]) -> list[str]:
+    parts = ",".join(environment.get(name, "") for name in HEADERS).split(",")
+    return [part for part in parts if part.strip()]
+
+
+def without_headers(record: logging.LogRecord) -> bool:
+    """Say that headers cannot be read, and not what they are."""
+    record.msg = f"{HEADERS[0]}: name=value is wanted, comma separated, values URL encoded"
+    record.args = ()
+    return True

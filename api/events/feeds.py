@@ -179,7 +179,8 @@ class BatchFeeds:
         clock = asyncio.get_running_loop().time
         used_at = look_at = clock()
         try:
-            while clock() < used_at + LINGER or self._left:
+            # Who came since the last round has not been counted into `used_at`.
+            while self._feeds or self._left or clock() < used_at + LINGER:
                 self._wake.clear()
                 is_look_due = clock() >= look_at
                 self._is_answered = await self._do_round(look=is_look_due)

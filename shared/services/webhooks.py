@@ -7,6 +7,7 @@ An endpoint that an admin made is told of admins' batches, so that members do no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
     from shared.models.webhooks import DeliveryState
     from shared.sealing import Sealer
     from shared.storage.webhooks import WebhookRecord
+
+TESTS_A_MINUTE = 10
+"""Tests of one endpoint that may be asked for: each is a row that is kept for a month, and is sent
+before what comes later."""
+
+TEST_PERIOD = timedelta(minutes=1)
 
 OFF = "webhooks are off here: CVMSTOP_WEBHOOK_KEYS is not set"
 
@@ -212,10 +219,14 @@ def send_test(session: Session, caller: Caller, webhook_id: UUID) -> WebhookDeli
     NotFoundError
         There is no such endpoint that the caller may see.
     WebhookRefusedError
-        It is disabled.
+        It is disabled, or was tested as often as it may be.
     """
-    record = require_webhook(session, caller, webhook_id)
+    # Locked, or two at once would count the same ones.
+    record = require_webhook(session, caller, webhook_id, lock=True)
     _require_enabled(record)
+    if storage.count_tests(session, webhook_id, within=TEST_PERIOD) >= TESTS_A_MINUTE:
+        msg = f"the webhook was tested {TESTS_A_MINUTE} times within a minute: wait a moment"
+        raise WebhookRefusedError(msg)
     event = Event(
         kind=WebhookEvent.TEST,
         subject_id=uuid4(),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import delete, func, literal_column, null, or_, select, update
+from sqlalchemy import Integer, case, cast, delete, func, literal_column, null, or_, select, update
 
 from shared.models.webhooks import (
     KEPT_FOR,
@@ -38,6 +38,13 @@ AT_ONCE = 4
 AT_ONCE_FAILING = 1
 """The same of an endpoint whose last try failed: it may take the whole time-out each time."""
 
+AT_ONCE_WORKSPACE = 8
+"""Tries at once of all deliveries of one workspace: its endpoints may answer well, and take their
+time for it."""
+
+AT_ONCE_WORKSPACE_FAILING = AT_ONCE_WORKSPACE // 2
+"""Those of them that may be of endpoints whose last try failed."""
+
 STALE = "given up: the endpoint did not take what came before"
 
 _IS_PENDING = WebhookDelivery.state == literal_column(f"'{DeliveryState.PENDING}'")
@@ -66,11 +73,29 @@ class DueEndpoint(NamedTuple):
     is_failing: bool
     under_way: int
     """Deliveries that are claimed, by whomever."""
+    workspace_id: UUID
+    workspace_under_way: int
+    """The same of all endpoints of the workspace."""
+    workspace_failing_under_way: int
+    """And of those of them whose last try failed."""
 
     @property
     def room(self) -> int:
-        """How many more may be tried at once."""
-        return (AT_ONCE_FAILING if self.is_failing else AT_ONCE) - self.under_way
+        """How many more may be tried at once, unless others of the workspace are begun before."""
+        if not self.is_failing:
+            return min(AT_ONCE - self.under_way, AT_ONCE_WORKSPACE - self.workspace_under_way)
+        return min(
+            AT_ONCE_FAILING - self.under_way,
+            AT_ONCE_WORKSPACE - self.workspace_under_way,
+            AT_ONCE_WORKSPACE_FAILING - self.workspace_failing_under_way,
+        )
+
+    def beside(self, begun: int, begun_failing: int) -> DueEndpoint:
+        """Give the same after so many more were begun of other endpoints of its workspace."""
+        return self._replace(
+            workspace_under_way=self.workspace_under_way + begun,
+            workspace_failing_under_way=self.workspace_failing_under_way + begun_failing,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +117,11 @@ def lock_claims(session: Session) -> bool:
 
 
 def find_due(session: Session, *, limit: int) -> list[DueEndpoint]:
-    """Find endpoints with due deliveries: those that are well first, then who waits longest."""
+    """Find endpoints with due deliveries.
+
+    Those that are well come first; of them those whose workspace has the fewest tries under way, or
+    whoever has many old deliveries would always be first; of those who waits longest.
+    """
     oldest = (
         select(WebhookDelivery.next_at)
         .where(WebhookDelivery.webhook_id == Webhook.id, _IS_PENDING)
@@ -111,20 +140,36 @@ def find_due(session: Session, *, limit: int) -> list[DueEndpoint]:
         .correlate(Webhook)
         .scalar_subquery()
     )
-    due = (
+    of_each = (
         select(
             Webhook.id,
             Webhook.failing_since.is_not(None).label("is_failing"),
+            Webhook.workspace_id,
             under_way.label("under_way"),
             oldest.label("oldest"),
         )
         .where(Webhook.disabled_at.is_(None))
         .subquery()
     )
+    each = of_each.c
+    of_workspace = func.sum(each.under_way).over(partition_by=each.workspace_id)
+    of_failing = func.sum(case((each.is_failing, each.under_way), else_=0)).over(
+        partition_by=each.workspace_id
+    )
+    due = select(
+        of_each, of_workspace.label("workspace"), of_failing.label("workspace_failing")
+    ).subquery()
     rows = session.execute(
-        select(due.c.id, due.c.is_failing, due.c.under_way)
+        select(
+            due.c.id,
+            due.c.is_failing,
+            due.c.under_way,
+            due.c.workspace_id,
+            cast(due.c.workspace, Integer),
+            cast(due.c.workspace_failing, Integer),
+        )
         .where(due.c.oldest <= now)
-        .order_by(due.c.is_failing, due.c.oldest)
+        .order_by(due.c.is_failing, due.c.workspace, due.c.oldest)
         .limit(limit)
     )
     return [DueEndpoint(*row) for row in rows]

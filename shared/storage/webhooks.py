@@ -12,6 +12,7 @@ from shared.tables import User, Webhook, WebhookDelivery, Workspace
 
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from uuid import UUID
 
     from sqlalchemy.orm import Session
@@ -127,6 +128,17 @@ def find_delivery(session: Session, webhook_id: UUID, delivery_id: UUID) -> Webh
             WebhookDelivery.webhook_id == webhook_id, WebhookDelivery.id == delivery_id
         )
     )
+
+
+def count_tests(session: Session, webhook_id: UUID, *, within: timedelta) -> int:
+    """Count the tests of an endpoint that were asked for lately, whatever became of them."""
+    return session.scalars(
+        select(func.count()).where(
+            WebhookDelivery.webhook_id == webhook_id,
+            WebhookDelivery.created_at > func.now() - within,
+            WebhookDelivery.event == WebhookEvent.TEST,
+        )
+    ).one()
 
 
 def find_test(session: Session, webhook_id: UUID, subject_id: UUID) -> WebhookDelivery:

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from api.events import stream
+from api.events import feeds, stream
 from shared.database import transaction
 from shared.engine import make_engine
 from shared.schema import upgrade
@@ -287,6 +287,19 @@ def test_a_comment_breaks_the_silence(
     with httpx.stream("GET", url, headers=headers, timeout=PATIENCE) as answer:
         comments = (line for line in answer.iter_lines() if line.startswith(":"))
         assert [next(comments), next(comments)] == [": ping", ": ping"]
+
+
+def test_who_comes_when_the_process_has_just_ceased_to_listen_is_not_forgotten(
+    api_url: str, clean: Engine, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "LINGER", 0.0)
+    for first in (0, SIZE):
+        cvms = world.ours[first : first + SIZE]
+        batch = accept(api_url, clean, world.member_key, cvms)
+        following = Following(api_url, batch)
+        wait_until(batch.is_watched, what="the batch is watched")
+        batch.move("succeeded")
+        assert following.wait_until_over().ended
 
 
 def test_more_than_may_be_are_told_to_come_back(

@@ -18,6 +18,7 @@ from api.main import create_app
 from shared.database import transaction
 from shared.exceptions import SettingsError, UnusableUrlError
 from shared.models.webhooks import EVENTS, sign
+from shared.services.webhooks import TESTS_A_MINUTE
 from shared.settings import ApiSettings
 from shared.tables import Webhook, WebhookDelivery
 from tests.support.served_api import served_api
@@ -232,6 +233,18 @@ class TestDeliveries:
         assert body["data"] == {"webhook_id": made["id"]}
         assert body["workspace"]["name"] == "acme"
         assert (sent["state"], sent["attempts"], sent["batch_id"]) == ("pending", 0, None)
+
+    def test_so_many_a_minute(self, client: httpx.Client, clean: Engine) -> None:
+        path = f"{PATH}/{add(client)['id']}/test"
+        with ThreadPoolExecutor(4) as several:
+            asked = range(TESTS_A_MINUTE + 4)
+            statuses = list(several.map(lambda _: client.post(path).status_code, asked))
+        assert sorted(statuses) == [200] * TESTS_A_MINUTE + [409] * 4
+        assert client.post(f"{PATH}/{add(client)['id']}/test").status_code == 200
+        with transaction(clean) as session:
+            moved = "UPDATE webhook_deliveries SET created_at = now() - interval '1 minute'"
+            session.execute(text(moved))
+        assert client.post(path).status_code == 200
 
     def test_only_what_has_ended_is_sent_again(self, client: httpx.Client, clean: Engine) -> None:
         path = f"{PATH}/{add(client)['id']}"

@@ -43,11 +43,12 @@ class TakenSpan:
 
 
 class Collector:
-    """What came in so far. `status` is what it answers."""
+    """What came in so far. `status` is what it answers, and `reason` what it says to that."""
 
     def __init__(self) -> None:
         self.spans: list[TakenSpan] = []
         self.status = 200
+        self.reason: str | None = None
         self.url = ""
         self.raw = b""
 
@@ -97,7 +98,7 @@ def running_collector() -> Iterator[Collector]:
             if self.path == "/v1/traces" and collector.status == 200:
                 collector.take(body)
             answer = ExportTraceServiceResponse().SerializeToString()
-            self.send_response(collector.status)
+            self.send_response(collector.status, collector.reason)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)

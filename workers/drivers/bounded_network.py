@@ -10,7 +10,7 @@ import io
 import socket
 import ssl
 import time
-from http.client import IncompleteRead
+from http.client import HTTPException, IncompleteRead
 from typing import TYPE_CHECKING, Any
 
 from shared.name_lookup import look_up
@@ -112,11 +112,25 @@ class BoundedSocket:
         self._sock.close()
 
 
-class Incoming(io.BufferedReader):
-    """An answer, as `http.client` wants to read it: its end is not the connection's."""
+class AnswerTooLongError(HTTPException):
+    """More came than is read of an answer."""
 
-    def __init__(self, sock: BoundedSocket, budget: Budget) -> None:
-        self._bytes = _Bytes(sock, budget)
+
+class Incoming(io.BufferedReader):
+    """An answer, as `http.client` wants to read it: its end is not the connection's.
+
+    Parameters
+    ----------
+    sock, budget
+        Where it comes from, and the time that it has.
+    most
+        Bytes that are taken from the connection; whoever wants more gets an `AnswerTooLongError`.
+        None for no bound: `http.client` then takes a head of 6.5 MB, and any number of interim
+        answers before it.
+    """
+
+    def __init__(self, sock: BoundedSocket, budget: Budget, *, most: int | None = None) -> None:
+        self._bytes = _Bytes(sock, budget, most)
         super().__init__(self._bytes)
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -148,9 +162,10 @@ class Incoming(io.BufferedReader):
 
 
 class _Bytes(io.RawIOBase):
-    def __init__(self, sock: BoundedSocket, budget: Budget) -> None:
+    def __init__(self, sock: BoundedSocket, budget: Budget, most: int | None) -> None:
         self._sock = sock
         self._budget = budget
+        self._left = most
         self.is_over = False
         """Nothing more is to be read from the connection."""
 
@@ -160,7 +175,14 @@ class _Bytes(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self.is_over:
             return None
-        return self._sock.read_into(memoryview(buffer), self._budget)
+        if self._left is None:
+            return self._sock.read_into(memoryview(buffer), self._budget)
+        if not self._left:
+            msg = "the answer is too long"
+            raise AnswerTooLongError(msg)
+        count = self._sock.read_into(memoryview(buffer)[: self._left], self._budget)
+        self._left -= count
+        return count
 
 
 def connect(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,10 @@ from workers.webhooks.sending import Sender
 
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
 
     from shared.sealing import Sealer
     from shared.settings import Settings
@@ -96,21 +100,32 @@ class Lanes:
         if self._is_closed.is_set():
             return 0
         with transaction(self._engine) as session:
-            claimed = []
-            if lock_claims(session):
-                with self._counting:
-                    room, room_failing = LANES - self._running, FAILING_LANES - self._failing
-                for endpoint in find_due(session, limit=2 * LANES):
-                    most = min(endpoint.room, room, room_failing if endpoint.is_failing else room)
-                    if most <= 0:
-                        continue
-                    found = claim(session, endpoint.id, limit=most)
-                    claimed += found
-                    room -= len(found)
-                    room_failing -= len(found) if endpoint.is_failing else 0
+            claimed = self._claim_due(session) if lock_claims(session) else []
         for delivery in claimed:
             self._begin(delivery)
         return len(claimed)
+
+    def _claim_due(self, session: Session) -> list[ClaimedDelivery]:
+        with self._counting:
+            room, room_failing = LANES - self._running, FAILING_LANES - self._failing
+        claimed: list[ClaimedDelivery] = []
+        of_workspace: Counter[UUID] = Counter()
+        failing_of_workspace: Counter[UUID] = Counter()
+        for found in find_due(session, limit=2 * LANES):
+            endpoint = found.beside(
+                of_workspace[found.workspace_id], failing_of_workspace[found.workspace_id]
+            )
+            most = min(endpoint.room, room, room_failing if endpoint.is_failing else room)
+            if most <= 0:
+                continue
+            begun = claim(session, endpoint.id, limit=most)
+            claimed += begun
+            room -= len(begun)
+            of_workspace[endpoint.workspace_id] += len(begun)
+            if endpoint.is_failing:
+                room_failing -= len(begun)
+                failing_of_workspace[endpoint.workspace_id] += len(begun)
+        return claimed
 
     def _begin(self, delivery: ClaimedDelivery) -> None:
         with self._counting:

@@ -12,7 +12,7 @@ from shared.exceptions import UnusableUrlError
 from shared.models.webhooks import SEND_TIMEOUT, sign
 from shared.storage.webhook_deliveries import Outcome
 from workers.drivers.address import HostAddress
-from workers.drivers.bounded_network import Budget, Incoming, connect
+from workers.drivers.bounded_network import AnswerTooLongError, Budget, Incoming, connect
 from workers.drivers.network_failures import FAILURES, explain
 from workers.drivers.transcript import Transcriber
 from workers.drivers.transport import begin_answer
@@ -31,6 +31,10 @@ USER_AGENT = f"cvmstop-Webhook/{__version__}"
 
 ANSWER_BYTES = 2_000
 """Bytes that are read of an answer that is no success; of a success none are."""
+
+HEAD_BYTES = 65_536
+"""Bytes of an answer that are read at most, interim ones before it included: those who answer are
+strangers, and 32 lanes with heads as long as `http.client` takes them held 700 MB."""
 
 ANSWER_LENGTH = 200
 """Characters that are kept of them."""
@@ -75,6 +79,9 @@ class Sender:
             return self._exchange(url, _request(url, delivery, secret), budget, secret)
         except UnusableUrlError as error:
             return Outcome(status=None, error=f"not sent to {url.place}: {error}")
+        except AnswerTooLongError:
+            too_long = f"POST to {url.place}: the head of its answer is longer than 64 KiB"
+            return Outcome(status=None, error=too_long)
         except FAILURES as error:
             failure = explain(f"POST to {url.place}", error, budget, time.monotonic() - started)
             return Outcome(status=None, error=failure.message)
@@ -87,7 +94,7 @@ class Sender:
         connection = connect(address, context, budget, find=self._policy.find)
         try:
             connection.send(request, budget)
-            response = begin_answer(Incoming(connection, budget), budget)
+            response = begin_answer(Incoming(connection, budget, most=HEAD_BYTES), budget)
             return _judge(response, Transcriber([secret.get_secret_value()]))
         finally:
             connection.close()

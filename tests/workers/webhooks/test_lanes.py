@@ -13,8 +13,16 @@ from shared.models.webhooks import WebhookEvent
 from shared.sealing import new_sealing_key
 from shared.services.webhooks import delete_webhook, redeliver
 from shared.storage import webhook_deliveries as storage
-from shared.storage.webhook_deliveries import AT_ONCE, Outcome, claim, settle
+from shared.storage.webhook_deliveries import (
+    AT_ONCE,
+    AT_ONCE_WORKSPACE,
+    AT_ONCE_WORKSPACE_FAILING,
+    Outcome,
+    claim,
+    settle,
+)
 from tests.support.scraped import Page
+from tests.support.seeds import make_caller, make_workspace
 from tests.support.waiting import eventually
 from tests.support.webhook_receiver import webhook_receiver
 from workers.metrics import WorkerMetrics
@@ -25,6 +33,7 @@ from workers.webhooks.lanes import FAILING_LANES, LANES, Lanes, make_lanes
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from shared.models.callers import Caller
     from tests.support.webhook_receiver import Receiver
     from tests.workers.webhooks.conftest import Place, Rounds
 
@@ -35,6 +44,13 @@ def stop_one(place: Place, count: int = 1) -> list[UUID]:
     _, stops = place.accept(place.member, *["ours"] * count)
     place.end(*stops)
     return stops
+
+
+def others_of(place: Place, count: int) -> dict[str, Caller]:
+    """Make further workspaces; give a member of each by its name."""
+    names = [f"workspace-{number}" for number in range(count)]
+    with transaction(place.engine) as session:
+        return {name: make_caller(session, make_workspace(session, name))[0] for name in names}
 
 
 def counted(metrics: WorkerMetrics) -> dict[str, float]:
@@ -164,18 +180,71 @@ class TestBesideOneThatSaysNothing:
             assert rounds.lanes.running == 1
 
     def test_however_many_fail(self, place: Place, rounds: Rounds, receiver: Receiver) -> None:
+        others = others_of(place, 2 + FAILING_LANES // AT_ONCE_WORKSPACE_FAILING)
         with webhook_receiver() as hole:
             hole.held.clear()
-            for _ in range(LANES + 8):
-                place.endpoint(place.member, hole.url, events=ONLY_STOPS)
+            for other in others.values():
+                for _ in range(AT_ONCE_WORKSPACE_FAILING + 1):
+                    place.endpoint(other, hole.url, events=ONLY_STOPS)
             place.run("UPDATE webhooks SET failing_since = now()")
-            stop_one(place)
+            _, stops = place.accept(place.admin, *others)
+            place.end(*stops)
             assert rounds.begin() == FAILING_LANES
             assert rounds.begin() == 0
             place.endpoint(place.member, receiver.url, events=ONLY_STOPS)
             stop_one(place)
             rounds.begin()
             eventually(lambda: len(receiver.received) == 1)
+
+    def test_of_a_workspace_half_may_fail(
+        self, place: Place, rounds: Rounds, receiver: Receiver
+    ) -> None:
+        with webhook_receiver() as hole:
+            hole.held.clear()
+            for _ in range(AT_ONCE_WORKSPACE + 1):
+                place.endpoint(place.member, hole.url, events=ONLY_STOPS)
+            place.run("UPDATE webhooks SET failing_since = now()")
+            stop_one(place)
+            assert rounds.begin() == AT_ONCE_WORKSPACE_FAILING
+            assert rounds.begin() == 0
+            place.endpoint(place.member, receiver.url, events=ONLY_STOPS)
+            stop_one(place)
+            assert rounds.begin() == 1
+            eventually(lambda: len(receiver.received) == 1)
+
+
+class TestBesideOneThatTakesItsTime:
+    """Its endpoints answer well, only late: they are no failing ones."""
+
+    def test_others_have_lanes(self, place: Place, rounds: Rounds, receiver: Receiver) -> None:
+        with webhook_receiver() as slow:
+            slow.held.clear()
+            for _ in range(LANES // AT_ONCE + 1):
+                place.endpoint(place.member, slow.url, events=ONLY_STOPS)
+            stop_one(place, AT_ONCE)
+            assert rounds.begin() == AT_ONCE_WORKSPACE
+            assert rounds.begin() == 0
+            place.endpoint(place.stranger, receiver.url, events=ONLY_STOPS)
+            _, stops = place.accept(place.stranger, place.theirs)
+            place.end(*stops)
+            assert rounds.begin() == 1
+            eventually(lambda: len(receiver.received) == 1)
+
+    def test_who_has_none_under_way_is_the_next(self, place: Place) -> None:
+        ours, theirs = (
+            place.endpoint(caller, events=ONLY_STOPS)[0]
+            for caller in (place.member, place.stranger)
+        )
+        stop_one(place, 2)
+        place.consume()
+        place.pass_time("1 hour")
+        _, stops = place.accept(place.stranger, place.theirs)
+        place.end(*stops)
+        place.consume()
+        with transaction(place.engine) as session:
+            assert [due.id for due in storage.find_due(session, limit=9)] == [ours, theirs]
+            claim(session, ours, limit=1)
+            assert [due.id for due in storage.find_due(session, limit=9)] == [theirs, ours]
 
 
 class TestTwoProcesses:
@@ -268,6 +337,19 @@ def test_a_disabled_endpoint_gets_nothing_until_it_is_enabled(
     place.run("UPDATE webhooks SET disabled_at = NULL")
     assert rounds.run() == 1
     assert len(receiver.received) == 1
+
+
+def test_one_that_is_disabled_while_it_is_sent_to_gets_no_more(
+    place: Place, rounds: Rounds, receiver: Receiver
+) -> None:
+    place.endpoint(place.member, receiver.url, events=ONLY_STOPS)
+    stop_one(place, AT_ONCE + 5)
+    receiver.held.clear()
+    assert rounds.begin() == AT_ONCE
+    place.run("UPDATE webhooks SET disabled_at = now()")
+    receiver.held.set()
+    eventually(lambda: not rounds.lanes.running)
+    assert len(receiver.received) == AT_ONCE
 
 
 def test_a_deleted_endpoint_gets_nothing(place: Place, rounds: Rounds, receiver: Receiver) -> None:

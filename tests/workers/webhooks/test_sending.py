@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -232,6 +233,26 @@ def test_a_success_whose_body_never_ends_is_one(sender: Sender) -> None:
 
     with RawHost(behave) as host:
         assert sender.send(delivery(host.address), SECRET).error is None
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 500 No\r\n" + b"X: " + b"x" * 40_000 + b"\r\nY: " + b"y" * 40_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 4_000,
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 4_000,
+    ],
+)
+def test_of_a_head_without_end_little_is_read(sender: Sender, head: bytes) -> None:
+    def behave(peer: Peer) -> None:
+        peer.read_request()
+        with suppress(OSError):  # it is not read to its end
+            peer.send(head)
+        peer.wait_for_end()
+
+    with RawHost(behave) as host:
+        outcome = sender.send(delivery(host.address), SECRET)
+    assert "the head of its answer is longer than 64 KiB" in str(outcome.error)
 
 
 @pytest.mark.parametrize(
