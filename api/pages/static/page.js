@@ -27,20 +27,56 @@ function sendOnceMore() {
   });
 }
 
-/** Read this page anew, and put what is new into the parts with these ids. Gives whether it could. */
+const PATIENCE = 10_000; // milliseconds that reading a page anew may take
+const lost = new Map(); // what does not work now, and when there was an answer last
+let answered = new Date();
+
+/** Note whether something works; while anything does not, what is shown may be old: say so. */
+function tell(what, works) {
+  if (works) {
+    answered = new Date();
+    lost.delete(what);
+  } else if (!lost.has(what)) {
+    lost.set(what, answered);
+  }
+  const since = Math.min(...[...lost.values()].map(Number));
+  const text = lost.size
+    ? `Not up to date: no answer since ${new Date(since).toISOString().slice(11, 19)} UTC. Trying again.`
+    : "";
+  const banner = document.getElementById("stale");
+  if (banner.textContent !== text) banner.textContent = text; // said once, not at each try
+}
+
+/** Read this page anew, and put what is new into the parts with these ids. False if it is left. */
 async function freshen(ids) {
   let answer;
+  let text;
   try {
-    answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    answer = await fetch(location.href, {
+      headers: { Accept: "text/html" },
+      signal: AbortSignal.timeout(PATIENCE),
+    });
+    text = await answer.text();
   } catch {
-    return true; // no network: the next time
+    tell("page", false); // no network, or an API that says nothing: the next time
+    return true;
   }
   if (answer.redirected) {
-    location.reload(); // signed out: whoever looks is to see it
+    const there = new URL(answer.url);
+    there.searchParams.set("ended", "1");
+    location.assign(there); // signed out: whoever looks is to see it
     return false;
   }
-  if (!answer.ok) return answer.status >= 500 || answer.status === 429;
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (answer.status >= 500 || answer.status === 429) {
+    tell("page", false);
+    return true;
+  }
+  if (!answer.ok) {
+    location.reload(); // it is there no more: whoever looks is to see it
+    return false;
+  }
+  tell("page", true);
+  const page = new DOMParser().parseFromString(text, "text/html");
   for (const id of ids) {
     const before = document.getElementById(id);
     const after = page.getElementById(id);
@@ -125,17 +161,29 @@ function follow(live) {
     count();
     if (change.error_code) readRest();
   });
+  let ended = false;
   events.addEventListener("end", () => {
     events.close();
+    ended = true;
+    tell("stream", true);
     freshen(["after"]);
   });
-  events.addEventListener("error", () => {
-    if (events.readyState !== EventSource.CLOSED) return; // it connects again by itself
-    const again = async () => {
-      if (await freshen(["live", "after"])) setTimeout(again, 3000);
-    };
-    setTimeout(again, 3000);
-  });
+  events.addEventListener("open", () => tell("stream", true));
+  // Unless it is closed, it connects again by itself.
+  events.addEventListener("error", () => tell("stream", false));
+
+  // A stream that has fallen silent looks like one without changes. So the page is read besides; and
+  // instead of the stream, if there is none.
+  const look = async () => {
+    if (!document.hidden) {
+      const instead = events.readyState === EventSource.CLOSED && !ended;
+      if (!(await freshen(instead ? ["live", "after"] : ["after"]))) return;
+      if (instead && !lost.has("page")) tell("stream", true);
+    }
+    if (ended && !lost.has("page")) return;
+    setTimeout(look, events.readyState === EventSource.OPEN ? 10_000 : 3000);
+  };
+  setTimeout(look, 5000);
 }
 
 /** Let all boxes of a list be ticked at once, and say how many are. */
