@@ -13,7 +13,9 @@ from api.pages.page_route import READ, SignedInPage
 from api.pages.rendering import render
 from shared.database import transaction
 from shared.models.overview import HostHealth, PaceChart, TimesChart
+from shared.models.pages import StopFilter
 from shared.services import overview
+from shared.services.failures import group_failures
 from shared.services.stop_records import list_batches
 
 
@@ -48,6 +50,7 @@ def overview_page(
             "overview.html",
             now=datetime.now(UTC),
             open_stops=open_stops,
+            failures=group_failures(session, caller, StopFilter(retried=False)),
             hosts=sorted(hosts, key=_worst_first),
             batches=batches.items,
             ended=ended,
