@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import Request
 from fastapi.responses import RedirectResponse
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 READ = ("GET", "HEAD")
 """Methods of a page that is looked at."""
+
+ENDED = "ended"
+"""What the page that asks for a key is told when there was a session, so that it says so."""
 
 GUARD = "form_token"
 """The field that every form has."""
@@ -107,7 +110,10 @@ def _admit_visitor(parts: ApiParts, token: str | None) -> Visitor:
 def _to_sign_in(request: Request) -> Response:
     """Ask for a key, and come back here; not to a form, which is not sent a second time."""
     come_back = request.method in READ and request.url.path != "/"
-    query = f"?next={quote(own_address(request), safe='')}" if come_back else ""
-    response = RedirectResponse(f"/sign-in{query}", status_code=303)
+    query = {"next": own_address(request)} if come_back else {}
+    if session_token(request) is not None:
+        query[ENDED] = "1"
+    address = f"/sign-in?{urlencode(query, safe='')}" if query else "/sign-in"
+    response = RedirectResponse(address, status_code=303)
     drop_session(request, response)
     return response

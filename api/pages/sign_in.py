@@ -12,7 +12,7 @@ from api.dependencies import Parts
 from api.pages.dependencies import AskedFor, PostedForm
 from api.pages.origin import is_by_https
 from api.pages.own_path import own_path
-from api.pages.page_route import READ, OpenPage, SignedInPage
+from api.pages.page_route import ENDED, READ, OpenPage, SignedInPage
 from api.pages.rendering import render
 from api.pages.session_cookie import drop_session, keep_session, session_token
 from shared.database import transaction
@@ -35,7 +35,11 @@ NO_VALID_KEY = (
 @router.api_route("/sign-in", methods=[*READ])
 def sign_in_page(request: Request, asked: AskedFor) -> Response:
     """Ask for a key."""
-    return render(request, "sign_in.html", next=own_path(asked.text("next") or ""), problem=None)
+    return _ask(
+        request,
+        come_back=own_path(asked.text("next") or ""),
+        has_ended=asked.text(ENDED) is not None,
+    )
 
 
 @router.post("/sign-in")
@@ -50,10 +54,10 @@ def sign_in_route(request: Request, form: PostedForm, parts: Parts) -> Response:
                 sign_out(session, before)
     except AuthenticationError:
         log.info("sign-in refused", client=network_of(request))
-        return render(request, "sign_in.html", status=401, next=come_back, problem=NO_VALID_KEY)
+        return _ask(request, status=401, come_back=come_back, problem=NO_VALID_KEY)
     except RateLimitedError as error:
         problem = f"Too many sign-ins from your address. Try again in {error.retry_after} s."
-        page = render(request, "sign_in.html", status=429, next=come_back, problem=problem)
+        page = _ask(request, status=429, come_back=come_back, problem=problem)
         page.headers["Retry-After"] = str(error.retry_after)
         return page
     response = RedirectResponse(come_back, status_code=303)
@@ -69,6 +73,24 @@ def sign_out_route(request: Request, parts: Parts) -> Response:
     response = RedirectResponse("/sign-in", status_code=303)
     drop_session(request, response)
     return response
+
+
+def _ask(
+    request: Request,
+    *,
+    come_back: str,
+    status: int = 200,
+    problem: str | None = None,
+    has_ended: bool = False,
+) -> Response:
+    return render(
+        request,
+        "sign_in.html",
+        status=status,
+        next=come_back,
+        problem=problem,
+        has_ended=has_ended,
+    )
 
 
 def network_of(request: Request) -> str:

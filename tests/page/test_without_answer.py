@@ -98,3 +98,14 @@ def test_the_overview_says_of_when_it_is(open_visitor: Callable[..., Visitor]) -
     visitor.page.goto("/")
     said = visitor.page.locator("#overview").inner_text()
     assert re.search(r"as of \d\d:\d\d:\d\d UTC", said)
+
+
+def test_a_session_that_has_ended(
+    stack: RunningStack, open_visitor: Callable[..., Visitor]
+) -> None:
+    visitor = open_visitor("user_key")
+    visitor.page.goto("/batches")
+    visitor.context.clear_cookies()
+    visitor.page.get_by_text("Your session has ended: sign in again.").wait_for()
+    visitor.sign_in(stack.facts["user_key"])
+    visitor.page.wait_for_url("**/batches")

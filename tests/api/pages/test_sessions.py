@@ -147,8 +147,12 @@ def test_a_revoked_key_ends_it_at_the_next_request(
         access.revoke_key(session, world.member_key[:12])
     answer = member.get("/batches")
     assert answer.status_code == 303
-    assert answer.headers["location"] == "/sign-in?next=%2Fbatches"
+    assert answer.headers["location"] == "/sign-in?next=%2Fbatches&ended=1"
     assert SESSION not in member.http.cookies
+    assert "Your session has ended: sign in again." in member.get(answer.headers["location"]).text
+    # Who comes for the first time has had none.
+    assert member.get("/batches").headers["location"] == "/sign-in?next=%2Fbatches"
+    assert "has ended" not in member.get("/sign-in?next=%2Fbatches").text
 
 
 def test_a_form_after_that_does_nothing(member: Browser, clean: Engine, world: World) -> None:
@@ -157,7 +161,7 @@ def test_a_form_after_that_does_nothing(member: Browser, clean: Engine, world: W
         access.revoke_user(session, "alice")
     answer = member.post("/new", {"ids": world.ours[0], "once": "x"}, token=token)
     assert answer.status_code == 303
-    assert answer.headers["location"] == "/sign-in"
+    assert answer.headers["location"] == "/sign-in?ended=1"
 
 
 def test_it_ends_by_itself(member: Browser, clean: Engine) -> None:
