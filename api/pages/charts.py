@@ -81,7 +81,7 @@ def pace_chart(minutes: Sequence[Pace]) -> tuple[Chart[Ended], int]:
 
 
 def times_chart(times: TimesChart) -> Chart[TimeToStopped]:
-    """Draw how long stops took: what half of them took at most, in front of 95 of 100."""
+    """Draw how long stops took: the median, in front of what 95 % took at most."""
     highest = max((each.p95 or 0.0 for each in times.buckets), default=0.0)
     rectangles = []
     for x, each in enumerate(times.buckets):

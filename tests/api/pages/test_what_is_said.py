@@ -91,3 +91,15 @@ def test_a_host_that_answers_again_has_no_old_error(clean: Engine, boss: Browser
     assert "no route" not in become(**back)
     page = become(sync_error="not asked: its breaker is open", synced_at=text("now()"))
     assert "the last reading of its VM list failed: not asked" in page
+
+
+def test_a_preview_marks_what_is_down(clean: Engine, member: Browser, world: World) -> None:
+    with transaction(clean) as session:
+        session.execute(text("UPDATE cvms SET status = 'running'"))
+        session.execute(
+            text("UPDATE cvms SET status = 'stopped' WHERE hash_id = :id"), {"id": world.ours[0]}
+        )
+    answer = member.post("/new/preview", {"ids": " ".join(world.ours[:3])})
+    page = " ".join(Reader(answer.text).text.split())
+    assert "1 of those to stop was not running when last seen." in page
+    assert page.count("not running") == 2
