@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from shared.settings import Settings
 
 
+NO_BATCH_ID = "cvmstop: '../x' is not the id of a batch; `cvmstop batches list` shows them\n"
+
+
 @pytest.fixture(scope="module")
 def api_url(settings: Settings, valkey_server: ValkeyServer) -> Iterator[str]:
     """Serve the API on a port; its log lines must not get into the commands' output."""
@@ -271,6 +274,7 @@ class TestWatch:
             outcome = run("watch", batch_id)
             assert (outcome.status, outcome.out) == (1, "")
             assert len(outcome.err.splitlines()) == 1
+        assert run("watch", "../x").err == NO_BATCH_ID
         monkeypatch.setenv("CVMSTOP_API_URL", "http://127.0.0.1:1")
         outcome = run("watch", "--json")
         assert (outcome.status, outcome.out) == (1, "")
@@ -342,6 +346,7 @@ class TestBatches:
             outcome = run("batches", command, batch_id)
             assert (outcome.status, outcome.out) == (1, "")
             assert len(outcome.err.splitlines()) == 1
+        assert run("batches", command, "../x").err == NO_BATCH_ID
 
     @pytest.mark.usefixtures("fleet")
     def test_none(self, run: Cvmstop) -> None:
@@ -358,5 +363,7 @@ def test_failures_retry(run: Cvmstop, fleet: Fleet, clean: Engine) -> None:
     assert (outcome.status, report["total"], report["retried"]) == (1, 2, 1)
     assert [each["reason"] for each in report["not_retried"]] == ["in_progress"]
     assert [each["stop_task_id"] for each in report["problems"]] == ["no-id"]
-    assert "not retried: no-id: " in outcome.err
+    what = "'no-id' is not the id of a stop; `cvmstop failures list` shows them"
+    assert f"not retried: no-id: {what}\n" in outcome.err
+    assert run("failures", "show", "no-id").err == f"cvmstop: {what}\n"
     assert len(run.must("failures", "list", "--json").rows()) == 3
