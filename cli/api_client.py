@@ -149,9 +149,11 @@ class ApiClient:
         path = f"{_path(things, thing_id)}/{action}"
         return self._json(self._send("POST", path, may_repeat=False))
 
-    def cvms(self, wanted: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:
-        """Read all CVMs with some filters, by id; raises what `batch_stop` raises."""
-        return self._pages("/api/v1/cvms", wanted, None)
+    def cvms(
+        self, wanted: Mapping[str, str | None], limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Read CVMs with some filters, by id; raises what `batch_stop` raises."""
+        return self._pages("/api/v1/cvms", wanted, limit)
 
     def batches(self, limit: int) -> Iterator[dict[str, Any]]:
         """Read batches, the newest first; raises what `batch_stop` raises."""

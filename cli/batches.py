@@ -50,6 +50,7 @@ def list_(
 def show(batch_id: BatchId, *, as_json: AsObject = False) -> None:
     """Show a batch with its stops."""
     from cli.api_client import ApiClient
+    from cli.outcomes import by_reason
 
     with ApiClient.from_environment() as client:
         batch = client.batch(batch_id)
@@ -62,8 +63,8 @@ def show(batch_id: BatchId, *, as_json: AsObject = False) -> None:
     show_rows([row], COUNTS, as_json=False, nothing="")
     if batch["retry_of"]:
         typer.echo(f"retry of batch {batch['retry_of']}")
-    for refused in batch["errors"]:
-        typer.echo(f"refused: {refused['cvm_id']!r}: {refused['error']}")
+    for line in by_reason((each["cvm_id"], each["error"]) for each in batch["errors"]):
+        typer.echo(f"refused: {line}")
     typer.echo("")
     columns = ["id", "cvm_id", "host", "state", "attempts", "error_code", "error_message"]
     show_rows(batch["tasks"], columns, as_json=False, nothing="it has no stops")
