@@ -7,11 +7,11 @@ import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
-from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
 
+from cli.api_ids import path_of, why_no_id
 from shared.exceptions import CvmstopError, SettingsError
 
 
@@ -146,12 +146,14 @@ class ApiClient:
 
     def act(self, things: str, thing_id: str, action: str) -> dict[str, Any]:
         """Retry or cancel one of `batches` or `stop-tasks`; raises what `batch_stop` raises."""
-        path = f"/api/v1/{things}/{quote(thing_id, safe='')}/{action}"
+        path = f"{_path(things, thing_id)}/{action}"
         return self._json(self._send("POST", path, may_repeat=False))
 
-    def cvms(self, wanted: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:
-        """Read all CVMs with some filters, by id; raises what `batch_stop` raises."""
-        return self._pages("/api/v1/cvms", wanted, None)
+    def cvms(
+        self, wanted: Mapping[str, str | None], limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Read CVMs with some filters, by id; raises what `batch_stop` raises."""
+        return self._pages("/api/v1/cvms", wanted, limit)
 
     def batches(self, limit: int) -> Iterator[dict[str, Any]]:
         """Read batches, the newest first; raises what `batch_stop` raises."""
@@ -159,11 +161,11 @@ class ApiClient:
 
     def batch(self, batch_id: str) -> dict[str, Any]:
         """Read a batch with its stop tasks; raises what `batch_stop` raises."""
-        return self._get(f"/api/v1/batches/{quote(batch_id, safe='')}")
+        return self._get(_path("batches", batch_id))
 
     def stop_task(self, stop_task_id: str) -> dict[str, Any]:
         """Read a stop task with everything that was tried; raises what `batch_stop` raises."""
-        return self._get(f"/api/v1/stop-tasks/{quote(stop_task_id, safe='')}")
+        return self._get(_path("stop-tasks", stop_task_id))
 
     def failure_groups(self, wanted: Mapping[str, str]) -> dict[str, Any]:
         """Read what failed by reason and host; raises what `batch_stop` raises."""
@@ -193,22 +195,22 @@ class ApiClient:
 
     def change_webhook(self, webhook_id: str, change: Mapping[str, Any]) -> dict[str, Any]:
         """Change a webhook; raises what `batch_stop` raises."""
-        path = f"{WEBHOOKS}/{quote(webhook_id, safe='')}"
+        path = _path("webhooks", webhook_id)
         return self._json(self._send("PATCH", path, json=dict(change)))
 
     def remove_webhook(self, webhook_id: str) -> None:
         """Delete a webhook; raises what `batch_stop` raises."""
-        self._send("DELETE", f"{WEBHOOKS}/{quote(webhook_id, safe='')}")
+        self._send("DELETE", _path("webhooks", webhook_id))
 
     def deliveries(
         self, webhook_id: str, wanted: Mapping[str, str | None], limit: int
     ) -> Iterator[dict[str, Any]]:
         """Read a webhook's deliveries, the newest first; raises what `batch_stop` raises."""
-        return self._pages(f"{WEBHOOKS}/{quote(webhook_id, safe='')}/deliveries", wanted, limit)
+        return self._pages(f"{_path('webhooks', webhook_id)}/deliveries", wanted, limit)
 
     def redeliver(self, webhook_id: str, delivery_id: str) -> dict[str, Any]:
         """Have a delivery sent once more; raises what `batch_stop` raises."""
-        deliveries = f"webhooks/{quote(webhook_id, safe='')}/deliveries"
+        deliveries = _path("webhooks", webhook_id).removeprefix("/api/v1/") + "/deliveries"
         return self.act(deliveries, delivery_id, "redeliver")
 
     def _pages(
@@ -297,6 +299,13 @@ class ApiClient:
                 f" is it running, and is {URL_VARIABLE} right?"
             )
             raise ApiRequestError(msg) from None
+
+
+def _path(things: str, thing_id: str) -> str:
+    """Give the path of one thing; raises what the API's refusal of such an id would become."""
+    if (problem := why_no_id(things, thing_id)) is not None:
+        raise ApiRequestError(problem, status=422)
+    return path_of(things, thing_id)
 
 
 def _refusal(answer: httpx.Response) -> ApiRequestError:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
-from cli.output import AsJson, as_json_text, show_rows, time_text
+from cli.output import AsJson, AsWide, as_json_text, show_rows, with_times
 
 
 app = typer.Typer(
@@ -16,8 +15,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-COLUMNS = ["id", "accepted_at", "user", "workspace", "total", "stopped", "skipped", "refused"]
-STATES = ["succeeded", "failed", "canceled", "open"]
+COLUMNS = ["id", "accepted_at", "user", "total", "succeeded", "failed", "open"]
+"""What a table shows of a batch."""
+
+COUNTS = ["total", "stopped", "skipped", "refused", "succeeded", "failed", "canceled", "open"]
+ALL_COLUMNS = ["id", "accepted_at", "user", "workspace", *COUNTS]
 
 BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch's, as its answer has it.")]
 AsObject = Annotated[bool, typer.Option("--json", help="Everything, as one object.")]
@@ -28,6 +30,7 @@ def list_(
     *,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Newest N at most.")] = 20,
     as_json: AsJson = False,
+    wide: AsWide = False,
 ) -> None:
     """List batches, the newest first."""
     from cli.api_client import ApiClient
@@ -36,7 +39,10 @@ def list_(
         found = list(client.batches(limit))
     rows = found if as_json else [_for_table(batch) for batch in found]
     show_rows(
-        rows, [*COLUMNS, *STATES], as_json=as_json, nothing="there are no batches for this key"
+        rows,
+        ALL_COLUMNS if wide else COLUMNS,
+        as_json=as_json,
+        nothing="there are no batches for this key",
     )
 
 
@@ -44,17 +50,21 @@ def list_(
 def show(batch_id: BatchId, *, as_json: AsObject = False) -> None:
     """Show a batch with its stops."""
     from cli.api_client import ApiClient
+    from cli.outcomes import by_reason
 
     with ApiClient.from_environment() as client:
         batch = client.batch(batch_id)
     if as_json:
         typer.echo(as_json_text(batch))
         return
-    show_rows([_for_table(batch)], [*COLUMNS, *STATES], as_json=False, nothing="")
+    row = _for_table(batch)
+    show_rows([row], ALL_COLUMNS[:4], as_json=False, nothing="")
+    typer.echo("")
+    show_rows([row], COUNTS, as_json=False, nothing="")
     if batch["retry_of"]:
         typer.echo(f"retry of batch {batch['retry_of']}")
-    for refused in batch["errors"]:
-        typer.echo(f"refused: {refused['cvm_id']!r}: {refused['error']}")
+    for line in by_reason((each["cvm_id"], each["error"]) for each in batch["errors"]):
+        typer.echo(f"refused: {line}")
     typer.echo("")
     columns = ["id", "cvm_id", "host", "state", "attempts", "error_code", "error_message"]
     show_rows(batch["tasks"], columns, as_json=False, nothing="it has no stops")
@@ -114,10 +124,6 @@ def cancel(batch_id: BatchId, *, as_json: AsObject = False) -> None:
 
 
 def _for_table(batch: dict[str, Any]) -> dict[str, Any]:
-    """Give a row for a table: times to the second, and counts beside each other."""
-    return {
-        **batch,
-        **batch["counts"],
-        "accepted_at": time_text(datetime.fromisoformat(batch["accepted_at"])),
-        "refused": len(batch["errors"]),
-    }
+    """Give a row for a table: times as such, and counts beside each other."""
+    counts = {**batch["counts"], "refused": len(batch["errors"])}
+    return {**with_times(batch, "accepted_at"), **counts}

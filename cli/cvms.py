@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli import edge
-from cli.output import AsJson, show_rows
+from cli.output import AsJson, AsWide, show_rows
 from shared.exceptions import ImportRefusedError
 from shared.services.cvm_file import FileFormat, read_cvm_file
 
@@ -26,6 +26,14 @@ SUFFIXES = {
     ".json": FileFormat.JSONL,
 }
 """What a file is, by the end of its name."""
+
+COLUMNS = ["id", "name", "workspace", "host", "status", "in_progress", "drift_noticed_at"]
+"""What a table shows of a CVM; the last if one of them has drifted."""
+
+ALL_COLUMNS = [
+    *("id", "name", "workspace", "host", "vm_uuid", "status", "in_progress"),
+    *("gpu_rental_order", "seen_at", "vanished_at", "drift_noticed_at", "drift_host"),
+]
 
 MOST_PROBLEMS = 100
 """Bad lines that are shown; whoever has more of them has one mistake in all lines."""
@@ -74,6 +82,7 @@ def import_(
 def list_(
     *,
     as_json: AsJson = False,
+    wide: AsWide = False,
     workspace: Annotated[str | None, typer.Option(metavar="NAME", help="Only its CVMs.")] = None,
     status: Annotated[
         str | None, typer.Option(metavar="STATUS", help="Only those with that status.")
@@ -93,9 +102,13 @@ def list_(
         rows = list_cvms(
             session, workspace=workspace, status=status, host=host, drifted=drifted, limit=limit
         )
-    columns = ["id", "name", "workspace", "host", "vm_uuid", "status", "in_progress"]
-    columns += ["gpu_rental_order", "seen_at", "vanished_at", "drift_noticed_at", "drift_host"]
-    show_rows(rows, columns, as_json=as_json, nothing="there are no such CVMs")
+    show_rows(
+        rows,
+        ALL_COLUMNS if wide else COLUMNS,
+        as_json=as_json,
+        nothing="there are no such CVMs",
+        if_any=() if wide else ("drift_noticed_at",),
+    )
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import shlex
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.program import program
+from cli.stack.data_dir import ENVIRONMENT_FILE
 from shared.models.states import StopState
 
 
@@ -99,7 +100,7 @@ def show_commands(facts: StackFacts, logs: Path, batches: Sequence[PostedBatch])
     console = Console(soft_wrap=True)
     tasks = [task for batch in batches for task in batch.tasks]
     failed = [task for task in tasks if task["state"] == StopState.FAILED]
-    console.print("\n[bold]To look further[/]")
+    console.print("\n[bold]To look further[/], in another terminal")
     for line in _commands(facts, logs, failed or tasks):
         console.print(Text(f"  {line}"))
 
@@ -172,16 +173,19 @@ def _killed(journal: Path) -> Iterator[str]:
 
 
 def _commands(facts: StackFacts, logs: Path, examples: Sequence[Task]) -> Iterator[str]:
-    if (activate := Path(sys.executable).with_name("activate")).is_file():
-        yield f". {activate}"
-    yield f"export CVMSTOP_API_URL={facts.api_url} CVMSTOP_API_KEY={facts.admin_key}"
-    yield f"{program()} failures list"
+    """Give lines for a new terminal, in whatever directory: nothing in them is relative."""
+    called = program(shortened=False)
+    environment = Path(facts.data_dir) / ENVIRONMENT_FILE
+    yield f". {shlex.quote(str(environment))}"
+    yield f"{called} hosts list"
+    yield f"{called} cvms list"
+    yield f"{called} failures list"
     for task in examples[:1]:
-        yield f"{program()} failures show {task['id']}"
+        yield f"{called} failures show {task['id']}"
         yield (
             f'curl -H "X-API-Key: $CVMSTOP_API_KEY" $CVMSTOP_API_URL/api/v1/stop-tasks/{task["id"]}'
         )
-    yield f"page: {facts.api_url}/  sign in with that key"
+    yield f"page: {facts.api_url}/  sign in with {facts.admin_key}"
     yield f"Flower: {facts.flower_url}  user {facts.flower_user}, password {facts.flower_password}"
     yield f"logs: {logs}"
 

@@ -10,7 +10,7 @@ import typer
 
 from cli import failure_filters as by
 from cli.failure_retries import retry
-from cli.output import AsJson, as_json_text, show_rows, time_text
+from cli.output import AsJson, AsWide, as_json_text, show_rows, with_times
 from cli.stop_details import describe, group_in_words
 
 
@@ -20,8 +20,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-COLUMNS = ["id", "cvm_id", "host", "workspace", "attempts", "finished_at", "error_code"]
-"""What a table shows of a failure, before its message."""
+COLUMNS = ["id", "cvm_id", "host", "error_code", "finished_at", "error_message"]
+ALL_COLUMNS = [*COLUMNS[:3], "workspace", "attempts", "accepted_at", *COLUMNS[3:]]
+"""What a table shows of a failure."""
 
 LISTED = 50
 """Rows that a list has at most, unless more are asked for."""
@@ -51,6 +52,7 @@ def list_(  # noqa: PLR0913 - Typer takes each option as an argument
         int | None, typer.Option(min=1, metavar="N", help="Newest N at most (50).")
     ] = None,
     as_json: AsJson = False,
+    wide: AsWide = False,
 ) -> None:
     """List stops that failed, the newest first; or how many for which reason, the most first.
 
@@ -80,8 +82,8 @@ def list_(  # noqa: PLR0913 - Typer takes each option as an argument
             return
         found = list(client.stop_tasks(by.only_failed(wanted), limit or LISTED))
     show_rows(
-        found if as_json else map(_with_times, found),
-        [*COLUMNS, "error_message"],
+        found if as_json else [with_times(row, "accepted_at", "finished_at") for row in found],
+        ALL_COLUMNS if wide else COLUMNS,
         as_json=as_json,
         nothing=nothing,
     )
@@ -113,12 +115,6 @@ def show(
 app.command()(retry)
 
 
-def _with_times(row: dict[str, Any]) -> dict[str, Any]:
-    """Give a row for a table: times to the second."""
-    finished = row["finished_at"]
-    return {**row, "finished_at": finished and time_text(datetime.fromisoformat(finished))}
-
-
 def show_groups(found: dict[str, Any], *, as_json: bool, nothing: str) -> None:
     """Show failures by reason and host, and what of them is not shown."""
     if as_json:
@@ -127,8 +123,8 @@ def show_groups(found: dict[str, Any], *, as_json: bool, nothing: str) -> None:
     rows = [
         {
             "failures": group_in_words(group["count"], group["error_code"], group["host"]),
-            "newest": time_text(datetime.fromisoformat(group["newest_at"])),
-            "oldest": time_text(datetime.fromisoformat(group["oldest_at"])),
+            "newest": datetime.fromisoformat(group["newest_at"]),
+            "oldest": datetime.fromisoformat(group["oldest_at"]),
             "such as": group["sample_id"],
             "message": group["sample_message"],
         }

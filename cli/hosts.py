@@ -8,7 +8,7 @@ import typer
 from pydantic import SecretStr
 
 from cli import edge
-from cli.output import AsJson, show_rows
+from cli.output import AsJson, AsWide, show_rows
 from cli.secret_input import STDIN, secret_from, text_from
 from shared.models.hosts import DEFAULT_CAP, HostConnection, HostCredentials
 
@@ -21,6 +21,25 @@ app = typer.Typer(
 
 Variable = Annotated[str | None, typer.Option(metavar="VAR", help="Environment variable with it.")]
 File = Annotated[str | None, typer.Option(metavar="FILE", help="File with it; - for stdin.")]
+
+COLUMNS = ["name", "address", "cvms", "breaker", "disabled_at", "last_error", "sync_error"]
+"""What a table shows of a host; the last three if one of them has it."""
+
+ALL_COLUMNS = [
+    *("name", "driver", "address", "max_concurrent_stops", "cvms", "breaker"),
+    *("adopts_into", "synced_at", "disabled_at", "last_error", "sync_error"),
+]
+
+CHECK_COLUMNS = [
+    *("name", "reachable", "authenticated", "version", "vms", "breaker", "disabled"),
+    *("error_code", "error"),
+]
+"""What a table shows of a host that was asked; the last three if one of them has it."""
+
+ALL_CHECK_COLUMNS = [
+    *("name", "reachable", "authenticated", "version", "vms", "cap", "stops_open", "breaker"),
+    *("disabled", "last_error", "error_code", "error"),
+]
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...")]
 
@@ -133,15 +152,19 @@ def add(  # noqa: PLR0913 - one parameter for each option
 
 
 @app.command("list")
-def list_(*, as_json: AsJson = False) -> None:
+def list_(*, as_json: AsJson = False, wide: AsWide = False) -> None:
     """List VM hosts, without their credentials."""
     from shared.storage.inventory import list_hosts
 
     with edge.session() as session:
         rows = list_hosts(session)
-    columns = ["name", "driver", "address", "max_concurrent_stops", "cvms", "breaker", "last_error"]
-    columns += ["adopts_into", "synced_at", "sync_error", "disabled_at"]
-    show_rows(rows, columns, as_json=as_json, nothing="there are no hosts")
+    show_rows(
+        rows,
+        ALL_COLUMNS if wide else COLUMNS,
+        as_json=as_json,
+        nothing="there are no hosts",
+        if_any=() if wide else ("disabled_at", "last_error", "sync_error"),
+    )
 
 
 @app.command()
@@ -151,6 +174,7 @@ def check(
     ] = None,
     *,
     as_json: AsJson = False,
+    wide: AsWide = False,
 ) -> None:
     """Ask VM hosts for their version and their VMs; exit with 1 if one is not well.
 
@@ -160,9 +184,13 @@ def check(
     from cli.host_checks import check_hosts
 
     rows = check_hosts(names or [])
-    columns = ["name", "reachable", "authenticated", "version", "vms", "cap", "stops_open"]
-    columns += ["breaker", "last_error", "disabled", "error_code", "error"]
-    show_rows(rows, columns, as_json=as_json, nothing="there are no hosts")
+    show_rows(
+        rows,
+        ALL_CHECK_COLUMNS if wide else CHECK_COLUMNS,
+        as_json=as_json,
+        nothing="there are no hosts",
+        if_any=() if wide else ("disabled", "error_code", "error"),
+    )
     if not all(row["ok"] or row["disabled"] for row in rows):
         raise typer.Exit(1)
 

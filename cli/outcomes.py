@@ -12,9 +12,12 @@ from shared.models.states import StopState
 
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from cli.api_client import ApiClient
+
+MOST_IDS = 5
+"""Ids that a line names: whoever needs all of them takes --json."""
 
 TASK_FIELDS = (
     "id",
@@ -86,5 +89,29 @@ def show_outcome(outcome: dict[str, Any]) -> None:
 
 def show_not_done(not_done: Sequence[dict[str, Any]], action: str) -> None:
     """Show on standard error what was not retried or not canceled, and why."""
-    for each in not_done:
-        typer.echo(f"not {action}: {each['cvm_id']}: {each['detail']}", err=True)
+    for line in by_reason((each["cvm_id"], each["detail"]) for each in not_done):
+        typer.echo(f"not {action}: {line}", err=True)
+
+
+def by_reason(cvms: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Say in a line for each reason how many CVMs it is about, and which.
+
+    Parameters
+    ----------
+    cvms
+        Id and reason of each; ids may be any text, as the API gives back what it was given.
+    """
+    reasons: dict[str, list[str]] = {}
+    for cvm_id, reason in cvms:
+        reasons.setdefault(reason, []).append(cvm_id if is_plain(cvm_id) else repr(cvm_id))
+    for reason, ids in reasons.items():
+        if len(ids) == 1:
+            yield f"{ids[0]}: {reason}"
+            continue
+        more = f" and {len(ids) - MOST_IDS} more" if len(ids) > MOST_IDS else ""
+        yield f"{len(ids)} CVMs: {reason}: {', '.join(ids[:MOST_IDS])}{more}"
+
+
+def is_plain(cvm_id: str) -> bool:
+    """Say whether a text can be shown as it is."""
+    return cvm_id.isascii() and cvm_id.replace("_", "").replace("-", "").isalnum()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from cli.tables import show_table
 
 
 if TYPE_CHECKING:
@@ -16,12 +17,17 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON list of objects instead of a table.")]
 """The option `--json` of every command that lists."""
 
-MOST_FITTED_ROWS = 1000
-"""Fitting a table to the terminal takes rich about half a millisecond for each row."""
+AsWide = Annotated[bool, typer.Option("--wide", help="Every column, not those that matter most.")]
+"""The option `--wide` of commands that list what has many columns."""
 
 
 def show_rows(
-    rows: Iterable[Mapping[Any, Any]], columns: Sequence[str], *, as_json: bool, nothing: str
+    rows: Iterable[Mapping[Any, Any]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    nothing: str,
+    if_any: Sequence[str] = (),
 ) -> None:
     """Write rows to standard output.
 
@@ -35,6 +41,8 @@ def show_rows(
         JSON instead of a table. Times are ISO 8601 in UTC.
     nothing
         What to tell (on standard error) instead of an empty table.
+    if_any
+        Columns that a table has only if one of its rows has something there.
     """
     found = [dict(row) for row in rows]
     if as_json:
@@ -42,7 +50,14 @@ def show_rows(
     elif not found:
         typer.echo(nothing, err=True)
     else:
-        _show_table(found, columns)
+        hidden = {each for each in if_any if not any(row[each] for row in found)}
+        show_table(found, [column for column in columns if column not in hidden])
+
+
+def with_times(row: Mapping[str, Any], *fields: str) -> dict[str, Any]:
+    """Give a row of the API's for a table: its times are times, not texts."""
+    times = {name: datetime.fromisoformat(row[name]) for name in fields if row.get(name)}
+    return {**row, **times}
 
 
 def as_json_text(value: Any) -> str:
@@ -59,50 +74,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return str(value)
-
-
-def _show_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
-    header = [column.replace("_", " ") for column in columns]
-    cells = [[_cell(row[column]) for column in columns] for row in rows]
-    if sys.stdout.isatty() and len(rows) <= MOST_FITTED_ROWS:
-        _show_fitted(header, cells)
-    else:
-        _show_whole(header, cells)
-
-
-def _show_fitted(header: list[str], cells: list[list[str]]) -> None:
-    """Fold what is too long for the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in header:
-        table.add_column(name, overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
-
-
-def _show_whole(header: list[str], cells: list[list[str]]) -> None:
-    """One line for each row, nothing cut or folded: for files and pipes."""
-    widths = [max(len(cell) for cell in column) for column in zip(header, *cells, strict=True)]
-    for row in [header, *cells]:
-        parts = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        typer.echo("  ".join(parts).rstrip())
-
-
-def _cell(value: Any) -> str:
-    """Write a value for a person; what would steer the terminal is shown, not sent."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, datetime):
-        return time_text(value)
-    if isinstance(value, list):
-        return ", ".join(_cell(part) for part in value) or "-"
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -8,17 +8,27 @@ import sys
 from pathlib import Path
 
 
-def program() -> str:
+def program(*, shortened: bool = True) -> str:
     """Give the program as it was called, for a shell in the current directory.
 
     Its bare name where PATH leads to it; otherwise a path, relative below the current directory.
+
+    Parameters
+    ----------
+    shortened
+        False for a shell that may be elsewhere and have another PATH: always an absolute path.
     """
     called = Path(sys.argv[0]).absolute()
+    write = shell_path if shortened else _absolute
     if called.name == "__main__.py":  # python -m cli
-        return f"{shell_path(Path(sys.executable))} -m {called.parent.name}"
-    if shutil.which(called.name) == str(called):
+        return f"{write(Path(sys.executable))} -m {called.parent.name}"
+    if shortened and shutil.which(called.name) == str(called):
         return shlex.quote(called.name)
-    return shell_path(called)
+    return write(called)
+
+
+def _absolute(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def shell_path(path: Path) -> str:

@@ -49,6 +49,7 @@ def stop(  # noqa: PLR0913 - Typer takes each option as an argument
     failed or canceled, or were not asked for. 2: wrong usage.
     """
     from cli.api_client import ApiClient
+    from cli.stop_answers import show_refused, show_skipped, tell_how_to_watch, why_none
 
     filters = {"workspace": workspace, "host": host, "status": status}
     has_filters = any(value is not None for value in filters.values())
@@ -63,11 +64,17 @@ def stop(  # noqa: PLR0913 - Typer takes each option as an argument
         wanted = [row["id"] for row in client.cvms(filters)] if has_filters else given
         wanted = list(dict.fromkeys(wanted))
         if not wanted:
-            typer.echo("cvmstop: there are no such CVMs, and nothing was stopped", err=True)
+            why = why_none(client, filters) if has_filters else "no ids were given"
+            typer.echo(f"cvmstop: nothing was stopped: {why}", err=True)
             raise typer.Exit(1)
         if len(wanted) > HANDFUL and not (yes or dry_run):
             typer.confirm(f"Force-stop {len(wanted)} CVMs?", abort=True, err=True)
         report = _ask_for(client, wanted, dry_run=dry_run, quiet=as_json)
+        if not as_json:
+            show_refused(report)
+            show_skipped(client, report, wanted)
+            if not wait:
+                tell_how_to_watch(report)
         is_good = report["stopped"] == len(wanted)
         if wait and not dry_run:
             is_good &= _wait(client, report, quiet=as_json)
@@ -136,9 +143,6 @@ def _show_answer(batch_id: str | None, answer: dict[str, Any]) -> None:
         f"{begin} {answer['stopped']} accepted, {answer['skipped']} skipped,"
         f" {len(answer['errors'])} refused"
     )
-    for refused in answer["errors"]:
-        # As repr: the API gives back what it was given.
-        typer.echo(f"refused: {refused['cvm_id']!r}: {refused['error']}", err=True)
 
 
 def _wait(client: ApiClient, report: dict[str, Any], *, quiet: bool) -> bool:

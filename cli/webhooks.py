@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
-from cli.output import AsJson, as_json_text, show_rows, time_text
+from cli.output import AsJson, as_json_text, show_rows, with_times
 from shared.models.webhooks import EVENTS, DeliveryState
 
 
@@ -70,7 +69,7 @@ def list_(
     with ApiClient.from_environment() as client:
         found = list(client.webhooks({"workspace": workspace}))
     show_rows(
-        found if as_json else map(_with_times, found),
+        found if as_json else [with_times(row, *TIMES) for row in found],
         COLUMNS,
         as_json=as_json,
         nothing="there are no webhooks for this key",
@@ -116,7 +115,7 @@ def deliveries(
     with ApiClient.from_environment() as client:
         found = list(client.deliveries(webhook_id, wanted, limit))
     show_rows(
-        found if as_json else map(_with_times, found),
+        found if as_json else [with_times(row, *TIMES) for row in found],
         DELIVERY_COLUMNS,
         as_json=as_json,
         nothing="nothing was to be sent to it",
@@ -159,12 +158,3 @@ def _set_enabled(webhook_id: str, *, enabled: bool) -> None:
     with ApiClient.from_environment() as client:
         client.change_webhook(webhook_id, {"enabled": enabled})
     typer.echo(f"webhook {webhook_id} is {'enabled' if enabled else 'disabled'}")
-
-
-def _with_times(row: dict[str, Any]) -> dict[str, Any]:
-    """Give a row for a table: times to the second."""
-    times = {name: row[name] for name in TIMES if row.get(name)}
-    return {
-        **row,
-        **{name: time_text(datetime.fromisoformat(text)) for name, text in times.items()},
-    }

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+ENVIRONMENT_FILE = "cvmstop.env"
+"""Name of the file that a shell reads to reach the stack."""
+
 PASSWORD_BYTES = 24
 """192 random bits; base64url, so that a password needs no quoting anywhere."""
 
@@ -52,7 +55,7 @@ class DataDir:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.stack_file = root / "stack.json"
-        self.environment_file = root / "cvmstop.env"
+        self.environment_file = root / ENVIRONMENT_FILE
         self.processes_file = root / "processes.json"
         self.secrets_file = root / "secrets.json"
         self.lock_file = root / "lock"

@@ -30,8 +30,9 @@ def test_what_can_be_tried(
     batch = PostedBatch(number=1, caller="alice", id="b", answer={}, tasks=tasks)
     show_commands(facts, Path("/data/logs"), [batch])
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert "export CVMSTOP_API_URL=http://127.0.0.1:1 CVMSTOP_API_KEY=cvmstop_key" in lines
-    assert "/elsewhere/bin/cvmstop failures list" in lines
+    assert ". /data/cvmstop.env" in lines
+    for command in ("hosts list", "cvms list", "failures list"):
+        assert f"/elsewhere/bin/cvmstop {command}" in lines
     assert "/elsewhere/bin/cvmstop failures show bad" in lines
     assert "Flower: http://127.0.0.1:2  user operator, password word" in lines
     assert "logs: /data/logs" in lines

@@ -164,10 +164,12 @@ def test_drift_is_shown(cvmstop: Cvmstop, node: SimulatedHost, clean: Engine) ->
     assert (row["id"], row["drift_host"]) == (hash_id, "node")
     assert row["drift_stop_task_id"] == str(stop)
     assert row["drift_noticed_at"]
-    assert "drift host" in cvmstop.must("cvms", "list").out
+    assert "drift host" in cvmstop.must("cvms", "list", "--wide").out
+    assert "drift noticed (UTC)" in cvmstop.must("cvms", "list").out
     node.change_vm(vm_uuid, status="stopped")
     assert sync(cvmstop)["drifted"] == 0
     assert cvmstop.must("cvms", "list", "--drifted", "--json").rows() == []
+    assert "drift" not in cvmstop.must("cvms", "list").out
 
 
 def test_a_host_with_drifts_on_record_stays(

@@ -36,6 +36,9 @@ def test_bare_where_path_leads_to_it(monkeypatch: pytest.MonkeyPatch, here: Path
     monkeypatch.setenv("PATH", str(here / "a venv"))
     monkeypatch.setattr(sys, "argv", [str(here / "a venv" / "cvmstop")])
     assert program() == "cvmstop"
+    assert program(shortened=False) == f"'{here}/a venv/cvmstop'"
+    monkeypatch.chdir("/")
+    assert program(shortened=False) == f"'{here}/a venv/cvmstop'"
 
 
 def test_as_a_module(monkeypatch: pytest.MonkeyPatch) -> None:

