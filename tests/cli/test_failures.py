@@ -290,7 +290,7 @@ def _refusal(*arguments: str) -> str:
 @pytest.mark.usefixtures("failure")
 def test_no_such_stop() -> None:
     assert "404" in _refusal("show", str(uuid4()))
-    assert "UUID" in _refusal("show", "not-an-id")
+    assert "is not the id of a stop" in _refusal("show", "not-an-id")
 
 
 @pytest.mark.usefixtures("failure")
