@@ -75,7 +75,8 @@ class SignedInPage(OpenPage):
 
     async def _admit(self, request: Request) -> Response | None:
         token = session_token(request)
-        if token is None and request.headers.get("sec-fetch-site") == "cross-site":
+        is_from_elsewhere = request.headers.get("sec-fetch-site") == "cross-site"
+        if token is None and is_from_elsewhere and request.method in READ:
             # A link in a chat, or in Flower, brings no `SameSite=Strict` cookie along. A page of
             # ours does: this one only goes on to the same place.
             return render(request, "from_elsewhere.html", here=own_address(request))

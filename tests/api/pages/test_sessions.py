@@ -248,6 +248,12 @@ def test_a_link_from_elsewhere_finds_the_session(member: Browser) -> None:
     assert is_signed_in(member)
 
 
+def test_a_form_from_elsewhere_goes_on_to_nothing(nobody: Browser) -> None:
+    """It would come back as a request to read what only takes forms."""
+    answer = nobody.post("/sign-out", {}, headers={"Sec-Fetch-Site": "cross-site"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+
+
 def test_keys_cannot_be_guessed_at_will(browsers: Callable[[str], Browser], world: World) -> None:
     browser = browsers("")
     statuses = [browser.sign_in("cvmstop_guess").status_code for _ in range(25)]
