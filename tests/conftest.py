@@ -51,9 +51,12 @@ def _signals_end_what_is_started() -> None:
 
     Shells let programs in the background ignore Ctrl-C, and nohup lets them ignore SIGHUP.
     """
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number, action in (
+        (signal.SIGINT, signal.default_int_handler),  # what was started is still ended by it
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, action)
 
 
 @pytest.fixture(scope="session", autouse=True)
