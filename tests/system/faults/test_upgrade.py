@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.system.faults.cluster import Cluster
     from tests.system.faults.run import Run
 
-OLD_VERSION = "f4a3a428b5d236de96e072952854517d76270670"
+OLD_VERSION = "8a4b8223bec66b7c37871c3905e9486f7307fe43"
 """The commit that brought today's schema: the oldest version that runs on it.
 
 A change of the schema takes this on to a version that runs on the new one: that is what an upgrade
