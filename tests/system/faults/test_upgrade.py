@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.system.faults.cluster import Cluster
     from tests.system.faults.run import Run
 
-OLD_VERSION = "8a4b8223bec66b7c37871c3905e9486f7307fe43"
+OLD_VERSION = "5998e3a0d3cf75f7bf993b1e18b89c02c03b52ca"
 """The commit that brought today's schema: the oldest version that runs on it.
 
 A change of the schema takes this on to a version that runs on the new one: that is what an upgrade
