@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from uuid import UUID
 
-import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.accepted import wake_workers
+from api.canceled import note_canceled
 from api.dependencies import CurrentCaller, Parts, RequestId
 from api.pages.dependencies import AskedFor
 from api.pages.page_route import READ, SignedInPage
@@ -21,8 +21,6 @@ from shared.services.retries import retry_batch
 from shared.services.stop_records import find_batch
 from shared.storage.stop_records import StopRecord
 
-
-log = structlog.get_logger(__name__)
 
 router = APIRouter(prefix="/batches/{batch_id}", route_class=SignedInPage, include_in_schema=False)
 
@@ -79,8 +77,7 @@ def cancel_batch_form(batch_id: UUID, parts: Parts, caller: CurrentCaller) -> Re
     """Cancel what can be canceled; the page shows what goes on."""
     with transaction(parts.engine) as session:
         answer = cancel_batch(session, caller, batch_id)
-    parts.metrics.stops_canceled.inc(answer.canceled)
-    log.info("stops canceled", batch_id=str(batch_id), stops=answer.canceled)
+    note_canceled(parts, answer.canceled, batch_id=batch_id)
     return RedirectResponse(f"/batches/{batch_id}?canceled={answer.canceled}", status_code=303)
 
 

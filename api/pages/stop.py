@@ -7,11 +7,11 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.accepted import wake_workers
+from api.canceled import note_canceled
 from api.dependencies import CurrentCaller, Parts, RequestId
 from api.pages.dependencies import AskedFor
 from api.pages.page_route import READ, SignedInPage
@@ -25,8 +25,6 @@ from shared.services.stop_records import find_stop
 
 if TYPE_CHECKING:
     from shared.tables import StopAttempt
-
-log = structlog.get_logger(__name__)
 
 router = APIRouter(
     prefix="/stops/{stop_task_id}", route_class=SignedInPage, include_in_schema=False
@@ -84,8 +82,7 @@ def cancel_stop_form(stop_task_id: UUID, parts: Parts, caller: CurrentCaller) ->
     """Cancel it if that is possible still."""
     with transaction(parts.engine) as session:
         answer = cancel_stop(session, caller, stop_task_id)
-    parts.metrics.stops_canceled.inc(answer.canceled)
-    log.info("stops canceled", stop_task_id=str(stop_task_id), stops=answer.canceled)
+    note_canceled(parts, answer.canceled, stop_task_id=stop_task_id)
     return RedirectResponse(f"/stops/{stop_task_id}?canceled={answer.canceled}", status_code=303)
 
 

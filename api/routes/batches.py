@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-import structlog
 from fastapi import APIRouter, Query, Response
 
 from api.accepted import tell_batch, wake_workers
 from api.action_schemas import CancelView, RetryView, cancel_view, retry_view
 from api.authenticated_route import RATE_LIMITED, AuthenticatedRoute
+from api.canceled import note_canceled
 from api.dependencies import CurrentCaller, Parts, RequestId
 from api.openapi import INVALID_CURSOR, NOT_FOUND, REFUSALS
 from api.schemas import BatchDetail, BatchPage, BatchView, StopTaskView
@@ -20,8 +20,6 @@ from shared.services.canceling import cancel_batch
 from shared.services.retries import retry_batch
 from shared.services.stop_records import find_batch, list_batches
 
-
-log = structlog.get_logger(__name__)
 
 router = APIRouter(
     prefix="/api/v1/batches",
@@ -89,6 +87,5 @@ def cancel_batch_route(batch_id: UUID, parts: Parts, caller: CurrentCaller) -> C
     """Cancel what can be of those that have not ended, and say what of them goes on."""
     with transaction(parts.engine) as session:
         answer = cancel_batch(session, caller, batch_id)
-    parts.metrics.stops_canceled.inc(answer.canceled)
-    log.info("stops canceled", batch_id=str(batch_id), stops=answer.canceled)
+    note_canceled(parts, answer.canceled, batch_id=batch_id)
     return cancel_view(answer)

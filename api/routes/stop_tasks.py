@@ -6,12 +6,12 @@ from dataclasses import asdict, replace
 from typing import Annotated
 from uuid import UUID
 
-import structlog
 from fastapi import APIRouter, Query, Response
 
 from api.accepted import tell_batch, wake_workers
 from api.action_schemas import CancelView, RetryView, cancel_view, retry_view
 from api.authenticated_route import RATE_LIMITED, AuthenticatedRoute
+from api.canceled import note_canceled
 from api.dependencies import CurrentCaller, Parts, RequestId
 from api.openapi import AN_ADMINS_STOP, INVALID_CURSOR, NOT_FOUND, REFUSALS
 from api.schemas import (
@@ -31,8 +31,6 @@ from shared.services.failures import group_failures
 from shared.services.retries import retry_stop
 from shared.services.stop_records import find_stop, list_stops
 
-
-log = structlog.get_logger(__name__)
 
 router = APIRouter(
     prefix="/api/v1/stop-tasks",
@@ -122,6 +120,5 @@ def cancel_stop_task(stop_task_id: UUID, parts: Parts, caller: CurrentCaller) ->
     """Cancel it, or say why it goes on."""
     with transaction(parts.engine) as session:
         answer = cancel_stop(session, caller, stop_task_id)
-    parts.metrics.stops_canceled.inc(answer.canceled)
-    log.info("stops canceled", stop_task_id=str(stop_task_id), stops=answer.canceled)
+    note_canceled(parts, answer.canceled, stop_task_id=stop_task_id)
     return cancel_view(answer)
